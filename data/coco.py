@@ -1,17 +1,16 @@
-"""Detection sets in COCO's JSON form; the checks of the index live in data/coco_index.py."""
+"""Detection sets in COCO's JSON form; the checks of the index live in data/_coco_index.py."""
 
 from pathlib import Path
 
 import torch
 
 from data import Dataset, Sample
-from data.coco_index import read_index
+from data._coco_index import read_index
+from data._layout import find_layout, find_set
 from data.decode import read_image
-from data.layout import find_layout, find_set
 from data.validate import DataError, vocabulary_findings
 from errors import UserError
 
-FOLDERS = ("mini_coco_det",)
 LAYOUTS = (
     ("images/{split}", "annotations/instances_{split}.json"),
     ("{split}", "annotations/instances_{split}.json"),
@@ -27,9 +26,10 @@ class Coco(Dataset):
     """
 
     kind = "detection"
+    folders = ("mini_coco_det",)
 
     def __init__(self, root: Path | str, split: str, classes: tuple[str, ...] | None = None, folder: str | None = None):
-        self.folder = find_set(root, split, FOLDERS, folder)
+        self.folder = find_set(root, split, self.folders, folder)
         _, (images, file) = find_layout(self.folder, split, LAYOUTS)
         index = read_index(file)
         problems = list(index.findings)
@@ -52,24 +52,24 @@ class Coco(Dataset):
                 "labels": torch.tensor([label_of[item.category_id] for item in objects], dtype=torch.int64),
                 "iscrowd": torch.tensor([item.iscrowd for item in objects], dtype=torch.bool),
             }
-            self._items.append((path, (entry.width, entry.height), target))
+            self._items.append((entry, path, target))
         self._file = file
-        self.ids = tuple(path.relative_to(images).as_posix() for path, _, _ in self._items)
+        self.ids = tuple(entry.file_name for entry, _, _ in self._items)
         if problems:
             raise DataError(problems, self)
 
     def read(self, index: int) -> Sample:
-        path, (width, height), target = self._items[index]
+        entry, path, target = self._items[index]
         image = read_image(path)
-        if image.shape[1:] != (height, width):
+        if image.shape[1:] != (entry.height, entry.width):
             raise UserError(
-                f"{path}: image is {image.shape[2]}x{image.shape[1]}, {self._file} says {width}x{height} (width x height); "
-                "its boxes would not fit: use the image the annotations were made for"
+                f"{path}: image is {image.shape[2]}x{image.shape[1]}, {self._file} says "
+                f"{entry.width}x{entry.height} (width x height); its boxes would not fit: use the image the annotations were made for"
             )
         return Sample(self.ids[index], image, {name: values.clone() for name, values in target.items()})
 
     def files(self, index: int) -> tuple[Path]:
-        return (self._items[index][0],)
+        return (self._items[index][1],)
 
     def labels(self, index: int) -> set[int]:
         return set(self._items[index][2]["labels"].tolist())

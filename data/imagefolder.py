@@ -5,11 +5,10 @@ from pathlib import Path
 import torch
 
 from data import Dataset, Sample
+from data._layout import files_in, find_layout, find_set
 from data.decode import IMAGE_SUFFIXES, read_image
-from data.layout import files_in, find_layout, find_set
 from data.validate import DataError, vocabulary_findings
 
-FOLDERS = ("imagenette-160", "imagenette_160")
 LAYOUTS = (("{split}",),)
 IMAGENETTE = {
     "n01440764": "tench",
@@ -34,6 +33,7 @@ class ImageFolder(Dataset):
     """
 
     kind = "classification"
+    folders = ("imagenette-160", "imagenette_160")
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class ImageFolder(Dataset):
         folder: str | None = None,
         upright: bool = False,
     ):
-        self.folder = find_set(root, split, FOLDERS, folder)
+        self.folder = find_set(root, split, self.folders, folder)
         _, (directory,) = find_layout(self.folder, split, LAYOUTS)
         own = {path.name: files_in(path) for path in sorted(directory.iterdir()) if _is_class(path)}
         if not own:

@@ -31,7 +31,7 @@ def listing(findings: Sequence[str], shown: int = SHOWN) -> str:
     return "\n  - ".join([*lines, *findings[:shown]])
 
 
-def inspect(reader: type[Dataset], *args, **kwargs) -> tuple[Dataset | None, list[str]]:
+def open_with_findings(reader: type[Dataset], *args, **kwargs) -> tuple[Dataset | None, list[str]]:
     """Construct a reader; instead of raising, return what could be loaded (None: nothing) and every finding."""
     try:
         return reader(*args, **kwargs), []

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from data import VOID, Dataset, Sample
+from data._layout import files_in, find_layout, find_set
 from data.decode import IMAGE_SUFFIXES, read_image, read_mask
-from data.layout import files_in, find_layout, find_set
 from data.validate import DataError, vocabulary_findings
 from errors import UserError
 
-FOLDERS = ("mini_voc_seg",)
 LAYOUTS = (
     ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
     ("{split}/JPEGImages", "{split}/SegmentationClass"),
@@ -30,13 +29,14 @@ class Voc(Dataset):
     """One split of a VOC-like set; `folder` names the set's folder under `root` where it is not `mini_voc_seg`.
 
     Mask values are 0 (background), 1.. (foreground classes) and 255 (void). The foreground classes are VOC's twenty, or
-    the lines of a `classes.txt` beside the masks' folder (or in the set's folder).
+    the lines of a `classes.txt` beside the masks' folder (or in the set's folder), which may open with `background`.
     """
 
     kind = "segmentation"
+    folders = ("mini_voc_seg",)
 
     def __init__(self, root: Path | str, split: str, classes: tuple[str, ...] | None = None, folder: str | None = None):
-        self.folder = find_set(root, split, FOLDERS, folder)
+        self.folder = find_set(root, split, self.folders, folder)
         layout, paths = find_layout(self.folder, split, LAYOUTS)
         images, masks = paths[0], paths[min(1, len(paths) - 1)]
         own, source = _vocabulary(self.folder, masks)
@@ -60,17 +60,18 @@ class Voc(Dataset):
     def _pair(self, images: Path, masks: Path, wanted: list[str] | None, listed_in: Path | None) -> list[str]:
         """Fill `_pairs`, sorted by id, with the ids wanted (None: all that lie there); return what has no partner."""
         photographs = IMAGE_SUFFIXES - MASKS if images == masks else IMAGE_SUFFIXES
-        image_files, problems = _by_stem(files_in(images, photographs))
-        mask_files, _ = _by_stem(files_in(masks, MASKS))
-        problems += [f"{listed_in}: '{name}' is listed {n} times" for name, n in Counter(wanted).items() if n > 1]
+        image_files, mask_files = _by_stem(files_in(images, photographs)), _by_stem(files_in(masks, MASKS))
+        problems = [f"{listed_in}: '{name}' is listed {n} times" for name, n in Counter(wanted).items() if n > 1]
         origin = f" (listed in {listed_in})" if listed_in else ""
         for name in sorted(set(wanted) if wanted is not None else image_files.keys() | mask_files.keys()):
             if name not in image_files:
                 problems.append(f"{images}: no image named '{name}' with a suffix of {_suffixes(photographs)}{origin}")
             if name not in mask_files:
                 problems.append(f"{masks}: no mask named '{name}.png'{origin}")
+            if len(image_files.get(name, ())) > 1:
+                problems.append(f"{images}: {', '.join(path.name for path in image_files[name])} share an id; keep one")
             if name in image_files and name in mask_files:
-                self._pairs[name] = image_files[name], mask_files[name]
+                self._pairs[name] = image_files[name][0], mask_files[name][0]
         return problems
 
     def read(self, index: int) -> Sample:
@@ -105,10 +106,11 @@ def _vocabulary(folder: Path, masks: Path) -> tuple[tuple[str, ...], Path]:
     if not files:
         return ("background", *VOC_CLASSES), folder
     names = _lines(files[0])
+    names = names[1:] if names[:1] == ["background"] else names
     if not names or len(names) > VOID - 1 or len(set(names)) < len(names) or "background" in names:
         finding = (
             f"{files[0]}: {len(names)} class names, {len(set(names))} of them different; expected 1 to {VOID - 1} "
-            "different foreground classes, one a line, without 'background' (it is always value 0)"
+            "different foreground classes, one a line, 'background' (always value 0) at most on the first line"
         )
         raise DataError([finding])
     return ("background", *names), files[0]
@@ -135,10 +137,11 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _by_stem(files: list[Path]) -> tuple[dict[str, Path], list[str]]:
-    by_stem = {path.stem: path for path in files}
-    doubles = [f"{path}: {by_stem[path.stem].name} has the same id" for path in files if by_stem[path.stem] != path]
-    return by_stem, [f"{double}; remove one" for double in doubles]
+def _by_stem(files: list[Path]) -> dict[str, list[Path]]:
+    by_stem: dict[str, list[Path]] = {}
+    for path in files:
+        by_stem.setdefault(path.stem, []).append(path)
+    return by_stem
 
 
 def _attempt(read, path: Path, problems: list[str]) -> Tensor | None:

@@ -39,7 +39,7 @@ def find_layout(folder: Path, split: str, layouts: Sequence[tuple[str, ...]]) ->
     fitting, looked = [], []
     for number, layout in enumerate(layouts):
         patterns = [part.format(split=split) for part in layout]
-        missing = [pattern for pattern in patterns if not any(folder.glob(pattern))]
+        missing = [pattern for pattern in patterns if not _is_there(folder, pattern)]
         looked.append(f"{' + '.join(patterns)} (missing: {', '.join(missing)})")
         if not missing:
             paths = tuple((folder / pattern).parent if "*" in pattern else folder / pattern for pattern in patterns)
@@ -51,6 +51,14 @@ def find_layout(folder: Path, split: str, layouts: Sequence[tuple[str, ...]]) ->
         raise DataError([f"{folder}: two layouts at once for split '{split}': {both}; remove or rename one"])
     options = "; or ".join(looked)
     raise DataError([f"{folder}: no known layout for split '{split}'; looked in this folder for {options}"])
+
+
+def _is_there(folder: Path, pattern: str) -> bool:
+    """Whether a pattern's files, its one file (it has a suffix) or its folder (it has none) exist."""
+    if "*" in pattern:
+        return any(folder.glob(pattern))
+    path = folder / pattern
+    return path.is_file() if path.suffix else path.is_dir()
 
 
 def files_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:

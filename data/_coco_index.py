@@ -1,7 +1,6 @@
 """A COCO annotation file, read and checked: every malformed entry is a finding, the rest is usable."""
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from data.validate import DataError
 
+LARGEST = 1e9  # pixels; beyond it a coordinate is as good as infinite
 SECTIONS = ("images", "annotations", "categories")
 
 
@@ -48,7 +48,7 @@ def read_index(file: Path) -> Index:
     found: list[str] = []
     categories = _categories(sections["categories"], found)
     images = _images(sections["images"], found)
-    _fill_objects(sections["annotations"], images, categories, found)
+    _fill_objects(sections, images, categories, found)
     return Index(list(images.values()), categories, [f"{file}: {finding}" for finding in found])
 
 
@@ -99,16 +99,22 @@ def _images(entries: list[Any], found: list[str]) -> dict[int, Entry]:
     return images
 
 
-def _fill_objects(entries: list[Any], images: dict[int, Entry], categories: dict[str, int], found: list[str]) -> None:
-    category_ids, seen = set(categories.values()), set()
-    for name, entry in _objects(entries, "annotation", found):
+def _fill_objects(
+    sections: dict[str, list[Any]], images: dict[int, Entry], categories: dict[str, int], found: list[str]
+) -> None:
+    """Add each sound annotation to its image. Those of an image or category already found faulty are left out tacitly."""
+    image_ids, category_ids = _ids(sections["images"]), _ids(sections["categories"])
+    seen: set[int] = set()
+    for name, entry in _objects(sections["annotations"], "annotation", found):
         number, image_id, category_id = entry.get("id"), entry.get("image_id"), entry.get("category_id")
         problems = []
-        if not _is_int(number) or number in seen:
-            problems.append("duplicate annotation id" if _is_int(number) else "expected an integer 'id'")
+        if not _is_int(number):
+            problems.append("expected an integer 'id'")
+        elif number in seen:
+            problems.append("duplicate annotation id")
         else:
             seen.add(number)
-        if not _is_int(image_id) or image_id not in images:
+        if not _is_int(image_id) or image_id not in image_ids:
             problems.append(f"image_id {image_id!r} is not among the images")
         if not _is_int(category_id) or category_id not in category_ids:
             problems.append(f"unknown category_id {category_id!r}, the file's categories are {sorted(category_ids)}")
@@ -116,7 +122,7 @@ def _fill_objects(entries: list[Any], images: dict[int, Entry], categories: dict
             problems.append(f"iscrowd {entry['iscrowd']!r}, expected 0 or 1")
         image = images.get(image_id) if _is_int(image_id) else None
         box = _clipped(entry.get("bbox"), image, problems)
-        if not problems:
+        if not problems and image is not None and category_id in categories.values():
             image.objects.append(Object(box, category_id, bool(entry.get("iscrowd", 0))))
         found.extend(f"{name}: {problem}" for problem in problems)
 
@@ -126,7 +132,7 @@ def _clipped(bbox: Any, image: Entry | None, problems: list[str]) -> tuple[float
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(_is_int(v) or isinstance(v, float) for v in bbox):
         problems.append(f"bbox {bbox!r}, expected four numbers [x, y, width, height]")
         return None
-    if not all(map(math.isfinite, bbox)):
+    if not all(abs(value) < LARGEST for value in bbox):  # false for NaN too
         problems.append(f"bbox {bbox} is not finite")
         return None
     x, y, width, height = bbox
@@ -150,6 +156,10 @@ def _objects(entries: list[Any], kind: str, found: list[str]) -> Iterator[tuple[
             yield f"{kind} {entry['id']}" if "id" in entry else f"{kind} at position {place}", entry
         else:
             found.append(f"{kind} at position {place}: {entry!r}, expected an object")
+
+
+def _ids(entries: list[Any]) -> set[int]:
+    return {entry["id"] for entry in entries if isinstance(entry, dict) and _is_int(entry.get("id"))}
 
 
 def _is_int(value: Any) -> bool:
