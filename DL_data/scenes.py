@@ -10,12 +10,8 @@ from DL_data.shapes import OUTLINES, Array, outline, smooth_noise, texture
 
 SUPERSAMPLING = 2  # everything is drawn twice as large and then averaged: smooth edges
 REACH = 1.02  # no outline of area 1 reaches farther from its centre, stretched or not
-LARGEST = {
-    1: 0.5,
-    2: 0.42,
-    3: 0.36,
-    4: 0.33,
-}  # objects in a scene -> largest root of an object's area, of its shorter side
+# Objects in a scene -> square root of the largest object's area, as a share of the image's shorter side.
+LARGEST = {1: 0.5, 2: 0.42, 3: 0.36, 4: 0.33}
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
@@ -59,9 +55,9 @@ def draw(size: tuple[int, int], objects: Sequence[Placed], rng: np.random.Genera
 def place(
     size: tuple[int, int], names: Sequence[str], rng: np.random.Generator, taken: Sequence[Placed] = ()
 ) -> list[Placed]:
-    """Put objects at random, each partly hidden at most by another or by those that are there already (`taken`).
+    """Put objects at random, overlapping a little at most, with one another and with those already there (`taken`).
 
-    The more objects the smaller they are. One that finds no room is left out.
+    The more objects the smaller they are; one that finds no room is left out. At least half of each stays visible.
     """
     width, height = size
     scale = min(width, height) * LARGEST[len(names)]
@@ -70,7 +66,7 @@ def place(
         extent = scale * rng.uniform(0.72, 1.0)
         for _ in range(30):
             margin = 0.65 * REACH * extent  # a corner may reach over the image's border
-            x, y = (rng.uniform(margin, width - margin), rng.uniform(margin, height - margin))
+            x, y = rng.uniform(margin, width - margin), rng.uniform(margin, height - margin)
             if all(np.hypot(x - o.x, y - o.y) > 0.44 * (extent + o.size) for o in (*taken, *placed)):
                 placed.append(Placed(name, x, y, extent, period=rng.uniform(8, 11)))
                 break
@@ -78,7 +74,7 @@ def place(
 
 
 def place_crowd(size: tuple[int, int], name: str, rng: np.random.Generator) -> list[Placed]:
-    """A group of small objects of one class, in rows that overlap a little."""
+    """A group of 6 to 12 small objects of one class, in uneven rows."""
     width, height = size
     step = min(width, height) * rng.uniform(0.11, 0.14)
     columns, rows = rng.integers(3, 5), rng.integers(2, 4)
