@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 VOID = 255  # mask value of pixels that neither train nor score
+MECHANISMS = {"decode", "loader", "transforms", "validate"}  # files of this folder that are no dataset format
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,152 @@
+"""The training command's flags, and all that happens around the loop: a fresh or resumed run, baselines, the last words."""
+
+import argparse
+import datetime
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+
+import checkpoint
+import environment
+import progress
+import registry
+from errors import UserError, nearest
+from models import build_model
+from recipe import Recipe, make_recipe, read_yaml, single_task
+from replay import Memory
+from results import LIMIT, verdict, write_json
+from runlog import LOG, RESULTS
+from seeding import seed_of
+from splits import fingerprint, open_splits
+from strategies import Strategy
+
+CONFIG = "config.yaml"
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Flags → options with `recipe`. The recipe decides which flags there are, so it is read first."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_own(first)
+    argv = [flag.replace("--backbone_weights", "--backbone.weights") for flag in argv]
+    known, _ = first.parse_known_args([flag for flag in argv if flag not in ("-h", "--help")])
+    if known.resume and known.run_dir is None:
+        raise UserError("--resume needs --run_dir: the folder of the interrupted run")
+    source = Path(known.config or (Path(known.run_dir) / CONFIG if known.resume else "configs/generated.yaml"))
+    if known.resume and not (Path(known.run_dir) / CONFIG).is_file():
+        here = Path(known.run_dir)
+        raise UserError(f"{here}: no run to resume (no {CONFIG}){nearest(here.name, (p.name for p in here.parent.glob('*')))}")
+    parser = ArgumentParser(prog="train.py", exit_on_error=False, allow_abbrev=False, description=_ABOUT)
+    _add_own(parser)
+    recipe, options = make_recipe(read_yaml(source), argv, str(source), parser)
+    run_dir = known.run_dir or f"runs/{source.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return argparse.Namespace(recipe=recipe, run_dir=Path(run_dir), **{k: options[k] for k in ("resume", "baselines", "device")})
+
+
+_ABOUT = "Learn the recipe's stages one after another. Every recipe value is a flag; the recipe given decides which there are."
+
+
+def _add_own(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", type=str, help="Recipe, a YAML file (default: configs/generated.yaml).")
+    parser.add_argument("--run_dir", type=str, help="Folder of the run (default: runs/<recipe>-<date>).")
+    parser.add_argument("--resume", action="store_true", help="Go on with the interrupted run in --run_dir.")
+    parser.add_argument("--baselines", action="store_true", help="Also train each task alone; reused from runs/baselines.")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda.")
+
+
+def choose_device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown device '{name}'{nearest(name, ['auto', 'cpu', 'cuda'])}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no GPU that PyTorch can use was found; leave it out to run on the CPU")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def start(options: argparse.Namespace, make_run):
+    """A run ready to train, and the state it goes on from (None: a fresh one). Nothing is written before all is checked."""
+    recipe, folder = options.recipe, options.run_dir
+    state = None
+    if options.resume:
+        state = progress.read(folder)
+        saved = make_recipe(read_yaml(folder / CONFIG), source=str(folder / CONFIG))[0]
+        if saved.resolved != recipe.resolved:
+            raise UserError(f"{folder}: the recipe given differs from the run's own {CONFIG}; resume without --config or flags")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: exists and is not empty; go on with --resume, or choose another --run_dir")
+    device = choose_device(options.device)
+    splits = open_splits(recipe, recipe.running(), "train")
+    classes = {name: split.dataset.classes for name, split in splits.items()}
+    val = open_splits(recipe, recipe.running(), "val", classes)
+    torch.manual_seed(seed_of(f"{recipe.seed}/trunk"))
+    model = build_model(recipe).to(device)
+    strategies = {name: registry.load(Strategy, name)[0](**options_) for name, options_ in recipe.strategies.items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be created ({error}); choose another --run_dir") from error
+    checkpoint.require_space(folder, model, checkpoints=len(recipe.stages) + 2)
+    if state is None:
+        (folder / CONFIG).write_text(yaml.safe_dump(recipe.resolved, sort_keys=False))
+        write_json(folder / "env.json", environment.describe())
+        (folder / LOG).write_bytes(b"")
+    return make_run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task)), state
+
+
+def baselines(options: argparse.Namespace, run, make_run, train) -> dict[str, float | None]:
+    """Score of each task trained alone: same architecture, epochs, seed and images. Finished ones are reused.
+
+    The first stage of a run is its own single-task run, draw for draw, and is not trained twice.
+    """
+    single = {}
+    for position, stage in enumerate(run.recipe.running()):
+        if position == 0:
+            single[stage.name] = run.scores[0][stage.name]
+            continue
+        recipe = single_task(run.recipe, stage.name)
+        folder = run.folder.parent / "baselines" / f"{stage.name}-{_identity(recipe, run.splits[stage.name])}"
+        done = _finished(folder, stage.name)
+        if done is None:
+            print(f"baseline: {stage.name} alone, in {folder}", file=sys.stderr)
+            again = (folder / CONFIG).is_file()
+            alone, state = start(argparse.Namespace(recipe=recipe, run_dir=folder, resume=again, device=options.device), make_run)
+            train(alone, state)
+            done = alone.scores[0][stage.name]
+        single[stage.name] = done
+    return single
+
+
+def _identity(recipe: Recipe, split) -> str:
+    plain = {key: value for key, value in recipe.resolved.items() if key != "data_root"}
+    text = json.dumps(plain, sort_keys=True) + fingerprint(split)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _finished(folder: Path, name: str) -> dict | None:
+    if not (folder / RESULTS).is_file() or not (folder / "final.pt").is_file():
+        return None
+    return json.loads((folder / RESULTS).read_text())["scores"][0][name]
+
+
+def table(results: dict, labels: dict[str, str]) -> str:
+    """The score matrix, drops and verdicts as text."""
+    tasks = results["tasks"]
+    head = f"{'':16}" + "".join(f"{t + ' ' + labels[t]:>16}" for t in tasks)
+    lines = [head]
+    for stage, row in zip(tasks, results["matrix"], strict=False):
+        lines.append(f"{'after ' + stage:16}" + "".join(f"{_figure(value):>16}" for value in row))
+    for kind in ("stage", "single"):
+        drops = results["drop_percent"][kind]
+        lines.append(f"{kind + ' baseline':16}" + "".join(f"{_figure(results['baseline'][kind][t]):>16}" for t in tasks))
+        lines.append(f"{'  drop %':16}" + "".join(f"{_figure(drops[t], '+.2f'):>16}" for t in tasks))
+        verdicts = [verdict(results["baseline"][kind][t], results["final"][t]) for t in tasks]
+        lines.append(f"{f'  <= {LIMIT:g} %':16}" + "".join(f"{v.split(':')[0]:>16}" for v in verdicts))
+    lines.append(f"BWT {_figure(results['bwt'], '+.4f')}, ACC {_figure(results['acc'])}, parameters {results['parameters']:,}")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None, form: str = ".4f") -> str:
+    return "-" if value is None else format(value, form)

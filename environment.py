@@ -1,0 +1,51 @@
+"""What a run ran on: enough to judge its figures and to repeat it."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "torchmetrics", "faster-coco-eval", "efficientnet_pytorch", "efficientnet_lite_pytorch", "numpy")
+
+
+def describe() -> dict:
+    """Versions, git revision, hardware, threads, command and date."""
+    return {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": " ".join(sys.orig_argv),
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit, with "+changes" if the working tree differs; None outside a repository or without git."""
+    here = Path(__file__).parent
+    try:
+        options = {"cwd": here, "capture_output": True, "text": True, "check": True}
+        revision = subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **options).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision + ("+changes" if changed else "")
+
+
+def _processor() -> str:
+    """The model's name where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

@@ -1,0 +1,39 @@
+"""Scoring a model on a split: one forward pass per batch, decoding and metric in the original image's frame."""
+
+from contextlib import contextmanager
+
+import torch
+
+from data.loader import Split
+from metrics import Scores
+from models import OneHead
+from tasks import Prediction, Task
+
+
+@contextmanager
+def evaluating(model: OneHead):
+    """Eval mode, no gradient; the mode before is put back. Buffers and random state are not touched."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def predict(model: OneHead, name: str, task: Task, images: torch.Tensor, sizes) -> list[Prediction]:
+    """uint8 images (B, 3, S, S) → one prediction per image, in original frames of `sizes` (height, width)."""
+    with evaluating(model):
+        raw = model(images, [name])[name]
+        return task.decode(raw.float(), model.stride, sizes)
+
+
+def evaluate(model: OneHead, name: str, task: Task, split: Split, image_size: int, device: torch.device) -> Scores:
+    """All scores of one task on a split."""
+    metric = task.make_metric()
+    for images, samples in split.evaluation_batches(image_size, batch_size=16):
+        sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
+        predictions = predict(model, name, task, images.to(device), sizes)
+        metric.update(predictions, [sample.target for sample in samples])
+    return metric.compute()

@@ -1,0 +1,37 @@
+"""COCO average precision through torchmetrics with faster-coco-eval."""
+
+import torch
+from torchmetrics.detection import MeanAveragePrecision
+
+from metrics import Metric, Scores, number
+
+
+class CocoMetric(Metric):
+    """ap50 and ap (IoU .50:.05:.95), at most 100 boxes an image, crowds as ignore regions, overall, by size and per class.
+
+    The mean is over classes that occur in the split.
+    """
+
+    def __init__(self, classes: tuple[str, ...]):
+        self.classes = classes
+        self.coco = MeanAveragePrecision(box_format="xyxy", extended_summary=True, backend="faster_coco_eval")
+
+    def update(self, predictions, targets) -> None:
+        found = [{key: p[key].detach().float().cpu() for key in ("boxes", "scores")} for p in predictions]
+        for entry, prediction in zip(found, predictions, strict=True):
+            entry["labels"] = prediction["labels"].cpu()
+        truth = [{"boxes": t["boxes"], "labels": t["labels"], "iscrowd": t["iscrowd"].long()} for t in targets]
+        self.coco.update(found, truth)
+
+    def compute(self) -> Scores:
+        result = self.coco.compute()
+        scores = {"ap50": number(result["map_50"]), "ap": number(result["map"]), "ap75": number(result["map_75"])}
+        scores |= {f"ap/{size}": number(result[f"map_{size}"]) for size in ("small", "medium", "large")}
+        scores |= {f"ap50/{name}": None for name in self.classes}
+        precision = result["precision"]  # (IoU, recall, class, size, max detections); -1 where undefined
+        present = torch.as_tensor(result["classes"]).flatten().tolist()
+        for column, label in enumerate(present):
+            curve = precision[0, :, column, 0, -1]
+            if (curve > -1).any():
+                scores[f"ap50/{self.classes[label]}"] = float(curve[curve > -1].mean())
+        return scores

@@ -1,0 +1,45 @@
+"""Mean intersection over union from one confusion matrix over all pixels of the split."""
+
+import torch
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from data import VOID
+from metrics import Metric, Scores
+
+
+class IouMetric(Metric):
+    """miou: over all classes with background (the VOC protocol). miou_fg: over the foreground classes, pixels whose TRUTH is
+    background left out (the original system's protocol: it does not punish painting objects onto background).
+
+    A class that occurs in neither truth nor prediction is left out of the mean and reported as None.
+    """
+
+    def __init__(self, classes: tuple[str, ...]):
+        self.classes = classes
+        self.confusion = MulticlassConfusionMatrix(num_classes=len(classes), ignore_index=VOID)
+
+    def update(self, predictions, targets) -> None:
+        for prediction, target in zip(predictions, targets, strict=True):
+            self.confusion.update(prediction["mask"].flatten().long().cpu(), target["mask"].flatten().long())
+
+    def compute(self) -> Scores:
+        matrix = self.confusion.compute().double()  # rows truth, columns prediction
+        iou = iou_of(matrix)
+        foreground = matrix.clone()
+        foreground[0] = 0
+        scores = {"miou": mean_defined(iou), "miou_fg": mean_defined(iou_of(foreground)[1:])}
+        scores["pixel_accuracy"] = float(matrix.diag().sum() / matrix.sum().clamp(min=1))
+        for name, value in zip(self.classes, iou.tolist(), strict=True):
+            scores[f"iou/{name}"] = None if value != value else value
+        return scores
+
+
+def iou_of(matrix: torch.Tensor) -> torch.Tensor:
+    """Per-class IoU of a confusion matrix (C, C); NaN for a class that neither occurs nor is predicted."""
+    hit = matrix.diag()
+    return hit / (matrix.sum(0) + matrix.sum(1) - hit)
+
+
+def mean_defined(values: torch.Tensor) -> float | None:
+    mean = float(values.nanmean())
+    return None if mean != mean else mean

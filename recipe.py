@@ -1,0 +1,306 @@
+"""Recipes: YAML plus flags → one typed, frozen object. A default lives once, in the signature of what it configures."""
+
+import copy
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+import registry
+from backbones import Backbone
+from data import Dataset
+from data.transforms import Augment
+from errors import UserError, nearest
+from necks import Neck
+from strategies import Strategy
+from tasks import Task
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Norm policy.
+
+    Args:
+        layer: "batch", or "group" for GroupNorm in neck, head and predictors.
+        statistics: Of BatchNorm: "running" in every stage; "frozen" where a part was first trained; "per_stage", each task
+            its own (costs one pass per task).
+        backbone: "trained", or "fixed": the backbone keeps the statistics of its pretrained weights from the start.
+    """
+
+    layer: Literal["batch", "group"] = "batch"
+    statistics: Literal["running", "frozen", "per_stage"] = "frozen"
+    backbone: Literal["trained", "fixed"] = "trained"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The shared head: 3x3 convolutions with norm and ReLU, read by every task.
+
+    Args:
+        layers: How many.
+        channels: Width of each.
+    """
+
+    layers: int = 3
+    channels: int = 160
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One task learned from one data set.
+
+    Args:
+        name: The stage's and its task's name.
+        epochs: Passes over the training images.
+        batch_size: New images per step.
+        lr: Base learning rate of AdamW.
+        weight_decay: Of AdamW, decoupled.
+        schedule: "constant", "cosine" to 0, "one_cycle" (linear up over `warmup`, cosine to 0) or "plateau" (multiplied by
+            `factor` after `patience` epochs without a better score on val, the original's: it watches val).
+        warmup: Share of the stage's steps over which the rate rises linearly.
+        patience: Of "plateau", in epochs.
+        factor: Of "plateau".
+        clip_norm: Largest norm of the gradient; 0 for no clipping.
+        rates: Part or task → factor on `lr`, 1 where not named; 0 freezes: no gradient, no decay, norm in eval mode.
+        augment: Random views of training images, also when they are replayed later.
+        task: Name and options of the task, from tasks/.
+        dataset: Name and options of the reader, from data/.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int = 16
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "one_cycle"
+    warmup: float = 0.1
+    patience: int = 7
+    factor: float = 0.5
+    clip_norm: float = 0.0
+    rates: dict[str, float] = field(default_factory=dict)
+    augment: Augment = Augment()
+    task: dict = field(default_factory=dict)
+    dataset: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that determines a run but the code and the images.
+
+    Args:
+        seed: Of everything random.
+        image_size: Side of the square network input, a multiple of 32.
+        data_root: Folder that holds the data sets.
+        order: Stages to run and their order (default: all, as written).
+        eval_every: Score all learned tasks on val every so many epochs, for the curves; 0: at stage ends only.
+        memory_per_task: Images kept of every finished task; null: all of them (then it is no longer a small memory).
+        precision: "float32", or "bfloat16" for mixed precision on a GPU; "auto" chooses bfloat16 where there is a GPU.
+        backbone: Name and options, from backbones/.
+        neck: Name and options, from necks/.
+        head: The shared head.
+        norm: Norm policy.
+        stages: Name → stage.
+        strategies: Name → options, from strategies/.
+    """
+
+    seed: int = 0
+    image_size: int = 224
+    data_root: str = "DL_data"
+    order: list[str] | None = None
+    eval_every: int = 0
+    memory_per_task: int | None = 10
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    backbone: dict = field(default_factory=dict)
+    neck: dict = field(default_factory=dict)
+    head: Head = Head()
+    norm: Norm = Norm()
+    stages: dict[str, Stage] = field(default_factory=dict)
+    strategies: dict[str, dict] = field(default_factory=dict)
+    resolved: dict = field(default_factory=dict, repr=False)  # plain form of all the above, written to the run
+
+    def trunk_parts(self) -> list[str]:
+        return ["backbone", "neck", *(f"shared{i + 1}" for i in range(self.head.layers))]
+
+    def running(self) -> list[Stage]:
+        """The stages in the order they run."""
+        return [self.stages[name] for name in (self.order or self.stages)]
+
+    def frozen(self, stage: Stage) -> set[str]:
+        """Parts whose rate is 0 in a stage."""
+        return {part for part, rate in stage.rates.items() if rate == 0}
+
+
+_SCALARS = ("seed", "image_size", "data_root", "order", "eval_every", "memory_per_task", "precision")
+_INJECTED = {"self", "classes", "backbone_channels", "make_norm", "root", "split"}
+
+
+def read_yaml(path: Path) -> dict:
+    if not path.is_file():
+        raise UserError(f"{path}: no such recipe{nearest(path.name, (p.name for p in path.parent.glob('*.yaml')))}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a mapping of recipe keys, found {type(content).__name__}")
+    return content
+
+
+def make_recipe(content: dict, flags: Sequence[str] = (), source: str = "recipe", parser: ArgumentParser | None = None):
+    """Recipe from its plain form and flags such as ["--stages.seg.epochs", "3"].
+
+    Returns (recipe, parsed flags). `parser` may bring further arguments of the command. UserError for unknown keys, wrong
+    types, unknown names and missing values.
+    """
+    content = _with_named_parts(content, flags)
+    for key in ("backbone", "neck", "stages"):
+        if not isinstance(content.get(key), dict) or not content[key]:
+            raise UserError(f"{source}: '{key}' is missing or empty; it must be a mapping, see configs/onehead.yaml")
+    parser = _parser_for(content, parser or ArgumentParser(exit_on_error=False, allow_abbrev=False), source)
+    _refuse_unknown(content, parser, source)
+    try:
+        parsed = parser.parse_args(list(flags), namespace=parser.parse_object(content))
+    except ArgumentError as error:
+        raise UserError(f"{source}: {_with_guess(error, parser)}") from error
+    return _typed(parsed, content), parsed
+
+
+def single_task(recipe: Recipe, name: str) -> Recipe:
+    """The same recipe for one task alone: its single-task baseline. The trunk learns at the first stage's rates."""
+    first = recipe.running()[0]
+    plain = {**recipe.resolved, "order": [name]}
+    rates = {part: rate for part, rate in first.rates.items() if part in recipe.trunk_parts()}
+    plain["stages"] = {**plain["stages"], name: {**plain["stages"][name], "rates": rates}}
+    plain["stages"] = {name: plain["stages"][name]}
+    plain["order"] = None
+    return make_recipe(plain)[0]
+
+
+def _with_named_parts(content: dict, flags: Sequence[str]) -> dict:
+    """The plain form with the names that flags choose, since a name decides which options there are."""
+    content = copy.deepcopy(content)
+    text = " ".join(flags)
+    for path, value in re.findall(r"--((?:backbone|neck|stages\.\w+\.(?:task|dataset)))\.name[= ](\S+)", text):
+        place = content
+        for key in path.split("."):
+            place = place.setdefault(key, {})
+        if place.get("name") != value:  # options of another class do not carry over
+            place.clear()
+            place["name"] = value
+    content["strategies"] = {name: options or {} for name, options in (content.get("strategies") or {}).items()}
+    return content
+
+
+def _parser_for(content: dict, parser: ArgumentParser, source: str) -> ArgumentParser:
+    parser.add_class_arguments(Recipe, skip={*Recipe.__dataclass_fields__} - set(_SCALARS))
+    _add_named(parser, Backbone, "backbone", content["backbone"], source)
+    _add_named(parser, Neck, "neck", content["neck"], source)
+    parser.add_class_arguments(Head, "head")
+    parser.add_class_arguments(Norm, "norm")
+    for name, stage in content["stages"].items():
+        prefix = f"stages.{name}"
+        if not isinstance(stage, dict):
+            raise UserError(f"{source}: {prefix} is {stage!r}, expected a mapping with task, dataset and epochs")
+        parser.add_class_arguments(Stage, prefix, skip={"name", "augment", "task", "dataset"})
+        parser.add_class_arguments(Augment, f"{prefix}.augment")
+        _add_named(parser, Task, f"{prefix}.task", stage.get("task"), source)
+        _add_named(parser, Dataset, f"{prefix}.dataset", stage.get("dataset"), source)
+    for name in content["strategies"]:
+        parser.add_class_arguments(registry.load(Strategy, name)[0], f"strategies.{name}")
+    return parser
+
+
+def _add_named(parser: ArgumentParser, contract: type, path: str, options: dict | None, source: str) -> None:
+    if not isinstance(options, dict) or "name" not in options:
+        known = ", ".join(registry.names(contract))
+        raise UserError(f"{source}: '{path}' is {options!r}, expected a mapping with a 'name' ({known}) and its options")
+    found, preset = registry.load(contract, options["name"])
+    parser.add_argument(f"--{path}.name", type=str, help=f"One of {', '.join(registry.names(contract))}, a variant behind it.")
+    parser.add_class_arguments(found, path, skip=(_INJECTED | set(preset)) & set(inspect.signature(found).parameters))
+
+
+def _refuse_unknown(content: dict, parser: ArgumentParser, source: str) -> None:
+    known = {action.dest for action in parser._actions}
+    groups = {dest.rsplit(".", depth)[0] for dest in known for depth in range(1, dest.count(".") + 1)}
+
+    def visit(place: dict, prefix: str) -> None:
+        for key, value in place.items():
+            path = f"{prefix}{key}"
+            if path in groups and isinstance(value, dict):
+                visit(value, f"{path}.")
+            elif path not in known:
+                siblings = [k.removeprefix(prefix).split(".")[0] for k in known if k.startswith(prefix)]
+                raise UserError(f"{source}: unknown key '{path}'{nearest(str(key), set(siblings) - {'help'})}")
+
+    visit(content, "")
+
+
+def _with_guess(error: ArgumentError, parser: ArgumentParser) -> str:
+    """jsonargparse's message; for an unknown flag with the nearest known one."""
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)", str(error))
+    text = " ".join(str(error).split())
+    if not unknown:
+        return text
+    close = difflib.get_close_matches(unknown[1], [a.dest for a in parser._actions], n=1)
+    return f"unknown flag --{unknown[1]}{f'; did you mean --{close[0]}?' if close else ''} (--help lists them all)"
+
+
+def _typed(parsed: Namespace, content: dict) -> Recipe:
+    plain = {key: value for key, value in parsed.as_dict().items() if key in Recipe.__dataclass_fields__}
+    plain["strategies"] = {name: plain.get("strategies", {}).get(name, {}) for name in content["strategies"]}
+    plain["stages"] = {name: plain["stages"][name] for name in content["stages"]}
+    stages = {
+        name: Stage(**{**values, "name": name, "augment": Augment(**values["augment"])})
+        for name, values in plain["stages"].items()
+    }
+    typed = {**plain, "head": Head(**plain["head"]), "norm": Norm(**plain["norm"]), "stages": stages}
+    recipe = Recipe(**typed, resolved=_plain(plain))
+    _check(recipe)
+    return recipe
+
+
+def _plain(value):
+    """Tuples become lists, so that YAML and weights-only checkpoints hold the same."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check(recipe: Recipe) -> None:
+    """What the types do not say."""
+    if recipe.image_size < 32 or recipe.image_size % 32:
+        raise UserError(f"image_size is {recipe.image_size}, expected a multiple of 32")
+    if not 1 <= recipe.head.layers <= 8:
+        raise UserError(f"head.layers is {recipe.head.layers}, expected 1 to 8 (the challenge allows 2 or 3)")
+    for name in recipe.order or ():
+        if name not in recipe.stages:
+            raise UserError(f"order names the stage '{name}'{nearest(name, recipe.stages)}")
+    if recipe.order is not None and (not recipe.order or len(set(recipe.order)) != len(recipe.order)):
+        raise UserError(f"order is {recipe.order}, expected each stage at most once and at least one")
+    parts = [*recipe.trunk_parts(), *recipe.stages]
+    clash = set(recipe.trunk_parts()) & set(recipe.stages)
+    if clash:
+        raise UserError(f"the stage name '{clash.pop()}' is a part of the trunk; choose another")
+    for stage in recipe.stages.values():
+        for part, rate in stage.rates.items():
+            if part not in parts:
+                raise UserError(f"stages.{stage.name}.rates names the part '{part}'{nearest(part, parts)}")
+            if not rate >= 0:
+                raise UserError(f"stages.{stage.name}.rates.{part} is {rate}, expected 0 or more")
+        for key, least in (("epochs", 1), ("batch_size", 1)):
+            if getattr(stage, key) < least:
+                raise UserError(f"stages.{stage.name}.{key} is {getattr(stage, key)}, expected at least {least}")
+        if not stage.lr > 0:
+            raise UserError(f"stages.{stage.name}.lr is {stage.lr}, expected more than 0")
+        if not 0 < stage.augment.zoom_min <= stage.augment.zoom_max:
+            raise UserError(f"stages.{stage.name}.augment: expected 0 < zoom_min <= zoom_max")
+        if stage.augment.stretch < 1:
+            raise UserError(f"stages.{stage.name}.augment.stretch is {stage.augment.stretch}, expected 1 or more")
+        if all(recipe.frozen(stage) >= {part} for part in [*recipe.trunk_parts(), stage.name]):
+            raise UserError(f"stages.{stage.name}.rates freezes every part: nothing would train")

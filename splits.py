@@ -1,0 +1,52 @@
+"""Opens the sets that a recipe names, and refuses to start on anything unusable."""
+
+import hashlib
+from pathlib import Path
+
+import registry
+from data import Dataset
+from data.loader import Split
+from data.validate import findings, listing, open_with_findings
+from errors import UserError
+from recipe import Recipe, Stage
+from tasks import Task
+
+MEMORY_BUDGET = 1 << 30  # bytes of decoded images kept, over all splits of a run
+
+
+def open_splits(recipe: Recipe, stages: list[Stage], which: str, classes: dict | None = None) -> dict[str, Split]:
+    """Stage name → its "train" or "val" split. Every image and label is read once; all findings come in one UserError.
+
+    Val is matched by name against the vocabularies in `classes` (stage → names).
+    """
+    root = Path(recipe.data_root)
+    splits, found = {}, []
+    budget = MEMORY_BUDGET // (2 * len(recipe.stages))
+    for stage in stages:
+        dataset, problems = _open(stage, root, which, (classes or {}).get(stage.name))
+        if dataset is not None and not problems:
+            splits[stage.name] = split = Split(dataset, budget)
+            problems = findings(dataset, split.keep, f"checking {stage.name}/{which}")
+        found += problems
+    if found:
+        raise UserError(f"{root}: cannot be used ({which}): {listing(found)}")
+    return splits
+
+
+def _open(stage: Stage, root: Path, which: str, classes) -> tuple[Dataset | None, list[str]]:
+    options = dict(stage.dataset)
+    reader = registry.load(Dataset, options.pop("name"))[0]
+    task = registry.load(Task, stage.task["name"])[0]
+    if reader.kind != task.kind:
+        message = f"stages.{stage.name}: task '{stage.task['name']}' needs {task.kind} data, dataset '{stage.dataset['name']}'"
+        raise UserError(f"{message} holds {reader.kind}")
+    return open_with_findings(reader, root, which, classes, **options)
+
+
+def fingerprint(split: Split) -> str:
+    """Changes when the images or labels of a split do: ids and file sizes."""
+    digest = hashlib.sha256()
+    for index, id_ in enumerate(split.dataset.ids):
+        sizes = [path.stat().st_size for path in split.dataset.files(index)]
+        digest.update(f"{id_} {sizes}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,89 @@
+"""Learning without Forgetting (Li & Hoiem 2016), for any mix of tasks, with feature distillation."""
+
+import torch
+
+from distill import map_distance
+from distill.teacher import Teacher
+from errors import UserError, nearest
+from strategies import Strategy
+
+IMAGES = ("new", "replayed", "both")
+
+
+class Lwf(Strategy):
+    """The model before the stage is the teacher; each old task's raw predictions are held to its.
+
+    Args:
+        weights: Stage name → weight of its distillation loss (default 1).
+        temperature: Softens class distributions; one value, or stage name → value.
+        features: Trunk part → weight of the distance of its map from the teacher's.
+        images: "new": the stage's images, as in the paper; "replayed": every old task on its own replayed images, as in the
+            original system; "both": every old task on all images of the step.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: dict[str, float] | None = None,
+        temperature: float | dict[str, float] = 2.0,
+        features: dict[str, float] | None = None,
+        images: str = "both",
+    ):
+        if images not in IMAGES:
+            raise UserError(f"unknown lwf images '{images}'{nearest(images, IMAGES)}")
+        self.weights = weights or {}
+        self.temperature = temperature
+        self.features = features or {}
+        self.images = images
+        self.teacher: Teacher | None = None
+        self.old: list[str] = []
+
+    def before_stage(self, run, stage):
+        self.old = [task for task in run.learned if task != stage.name]
+        for part in self.features:
+            if part not in run.model.trunk:
+                raise UserError(f"strategies.lwf.features names the part '{part}'{nearest(part, run.model.trunk)}")
+        if self.old:
+            self.teacher = Teacher(run.model, run.frozen)
+
+    def losses(self, run, step):
+        if not self.old:
+            return {}
+        maps, raw = self.teacher(step.images, step.maps)
+        terms = {}
+        for task in self.old:
+            rows = self._rows(step, task)
+            if not rows or self.weights.get(task, 1.0) == 0:
+                continue
+            temperature = self.temperature.get(task, 2.0) if isinstance(self.temperature, dict) else self.temperature
+            student, wanted = _take(step.raw[task], rows), _take(raw[task], rows)
+            distance = run.tasks[task].distill_loss(student, wanted, temperature)
+            terms[task] = self.weights.get(task, 1.0) * distance
+        every = self._rows(step, None)
+        for part, weight in self.features.items():
+            if every and weight:
+                terms[part] = weight * map_distance(_take(step.maps[part], every), _take(maps[part], every))
+        return terms
+
+    def _rows(self, step, task: str | None) -> list[slice]:
+        """Rows on which a task (None: the features) is distilled."""
+        chosen = []
+        for batch, rows in zip(step.batches, step.rows, strict=True):
+            new = batch.origin == "stage"
+            own = task in (None, batch.task)
+            if self.images == "both" or (self.images == "new" and new) or (self.images == "replayed" and own and not new):
+                chosen.append(rows)
+        return chosen
+
+    def state_dict(self):
+        return {"old": self.old, "teacher": self.teacher.model.state_dict() if self.teacher else None}
+
+    def load_state_dict(self, state, run):
+        self.old = list(state["old"])
+        if state["teacher"] is not None:
+            self.teacher = Teacher(run.model, run.frozen)
+            self.teacher.model.load_state_dict(state["teacher"])
+
+
+def _take(values: torch.Tensor, rows: list[slice]) -> torch.Tensor:
+    return values[rows[0]] if len(rows) == 1 else torch.cat([values[r] for r in rows])

@@ -1,0 +1,67 @@
+"""What both forms of detection share: predictor, box frame, metric, drawing."""
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from metrics.detection import CocoMetric
+from necks import conv_norm_relu
+from tasks import Task
+from tasks._drawing import colour_of, write_label
+
+DRAWN_SCORE = 0.3  # boxes below are not drawn
+
+
+class Detection(Task):
+    """Two convolutions on the shared map: 1x1 to `hidden`, norm, ReLU, 1x1 to `outputs` values per cell."""
+
+    kind = "detection"
+    metric = "ap50"
+    label = "mAP@0.5"
+    headlines = {"ap50": "mAP@0.5", "ap": "mAP@[.5:.95]"}
+    outputs: int
+
+    def __init__(self, classes, *, hidden: int, score_floor: float, nms_iou: float, max_boxes: int):
+        super().__init__(classes)
+        self.hidden = hidden
+        self.score_floor = score_floor
+        self.nms_iou = nms_iou
+        self.max_boxes = max_boxes
+        self.outputs = 4 + 1 + len(self.classes)
+
+    def build_predictor(self, channels, stride, make_norm) -> nn.Module:
+        last = nn.Conv2d(self.hidden, self.outputs, 1)
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(last.bias)
+        self.initialise(last.bias.data)
+        return nn.Sequential(conv_norm_relu(channels, self.hidden, 1, make_norm), last)
+
+    def initialise(self, bias: Tensor) -> None:
+        """Set the last layer's bias (4 + 1 + classes) to a sensible start, in place."""
+
+    def make_metric(self) -> CocoMetric:
+        return CocoMetric(self.classes)
+
+    @staticmethod
+    def to_original_frame(detections: list[dict], raw: Tensor, stride: int, sizes) -> list[dict]:
+        """Boxes from the network's input frame into each original image's, clipped to it."""
+        height, width = raw.shape[-2] * stride, raw.shape[-1] * stride
+        for found, (original_height, original_width) in zip(detections, sizes, strict=True):
+            factor = torch.tensor([original_width / width, original_height / height] * 2, device=raw.device)
+            limit = torch.tensor([original_width, original_height] * 2, device=raw.device, dtype=torch.float32)
+            found["boxes"] = torch.minimum((found["boxes"] * factor).clamp(min=0), limit)
+        return detections
+
+    def draw(self, image, prediction) -> Image.Image:
+        drawn = image.copy()
+        pen = ImageDraw.Draw(drawn)
+        scores = prediction.get("scores")
+        order = range(len(prediction["labels"])) if scores is None else scores.argsort().tolist()
+        for index in order:
+            if scores is not None and scores[index] < DRAWN_SCORE:
+                continue
+            box, label = prediction["boxes"][index].tolist(), int(prediction["labels"][index])
+            pen.rectangle(box, outline=colour_of(label), width=max(2, min(image.size) // 150))
+            text = self.classes[label] + ("" if scores is None else f" {float(scores[index]):.2f}")
+            write_label(drawn, (box[0], box[1]), text, colour_of(label))
+        return drawn

@@ -1,0 +1,73 @@
+"""Semantic segmentation: a class for every pixel, background among them."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+import distill
+from data import VOID
+from errors import UserError
+from metrics.segmentation import IouMetric
+from tasks import Task
+from tasks._drawing import colour_of, write_label
+
+
+class Segmentation(Task):
+    """A 1x1 convolution on the shared map; cross-entropy over all classes with background, void ignored.
+
+    Args:
+        loss_stride: Resolution of the loss: logits are upsampled to the input size divided by this, and the mask subsampled.
+        label_smoothing: Share of the target spread over all classes.
+    """
+
+    kind = "segmentation"
+    metric = "miou"
+    label = "mIoU"
+    headlines = {"miou": "mIoU", "miou_fg": "mIoU_fg"}
+
+    def __init__(self, classes, *, loss_stride: int = 1, label_smoothing: float = 0.0):
+        super().__init__(classes)
+        if loss_stride not in (1, 2, 4):
+            raise UserError(f"segmentation.loss_stride is {loss_stride}, expected 1, 2 or 4")
+        self.loss_stride = loss_stride
+        self.label_smoothing = label_smoothing
+
+    def build_predictor(self, channels, stride, make_norm) -> nn.Module:
+        return nn.Conv2d(channels, len(self.classes), 1)  # (B, classes, h, w), at the shared map's stride
+
+    def losses(self, raw, targets, stride) -> dict[str, Tensor]:
+        step = self.loss_stride
+        mask = torch.stack([t["mask"][step // 2 :: step, step // 2 :: step] for t in targets]).to(raw.device).long()
+        logits = interpolate(raw.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
+        options = {"ignore_index": VOID, "reduction": "sum", "label_smoothing": self.label_smoothing}
+        loss = cross_entropy(logits, mask, **options) / (mask != VOID).sum().clamp(min=1)
+        return {"cross_entropy": loss}
+
+    def distill_loss(self, student, teacher, temperature) -> Tensor:
+        return distill.softened_kl(student.float(), teacher.float(), temperature)
+
+    def decode(self, raw, stride, sizes):
+        masks = []
+        for logits, size in zip(raw.float(), sizes, strict=True):
+            full = interpolate(logits[None], size=tuple(size), mode="bilinear", align_corners=False)[0]
+            masks.append({"mask": full.argmax(0).to(torch.uint8)})  # (H, W)
+        return masks
+
+    def make_metric(self) -> IouMetric:
+        return IouMetric(self.classes)
+
+    def draw(self, image, prediction) -> Image.Image:
+        mask = prediction["mask"].cpu().numpy()
+        picture = np.asarray(image, dtype=np.float32).copy()
+        present = [label for label in np.unique(mask) if label not in (0, VOID)]
+        for label in present:
+            area = mask == label
+            picture[area] = 0.4 * picture[area] + 0.6 * np.array(colour_of(int(label) - 1), dtype=np.float32)
+        drawn = Image.fromarray(picture.astype(np.uint8))
+        for label in present:
+            ys, xs = np.nonzero(mask == label)
+            if len(ys) > mask.size / 200:  # no names on specks
+                write_label(drawn, (xs.mean() - 15, ys.mean() - 5), self.classes[label], colour_of(int(label) - 1))
+        return drawn

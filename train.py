@@ -1,0 +1,318 @@
+"""python train.py --config configs/onehead.yaml --data_root DL_data: learn one stage after another, forget little.
+
+The only training loop: main → train → train_stage → train_step.
+"""
+
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+from tqdm import tqdm
+
+import checkpoint
+import command_line
+import progress
+import registry
+from data.loader import Batch, Split, steps_per_epoch
+from errors import UserError, command
+from evaluation import evaluate
+from models import OneHead, build
+from recipe import Recipe, Stage
+from replay import Memory
+from results import summarise, write_json
+from runlog import RESULTS, append_log
+from seeding import seed_of
+from strategies import Step, Strategy
+from tasks import Task
+
+
+@dataclass
+class Run:
+    """One training run in progress: what strategies may read."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    model: OneHead
+    strategies: dict[str, Strategy]
+    splits: dict[str, Split]  # stage → training images
+    val: dict[str, Split]
+    memory: Memory
+    tasks: dict[str, Task] = field(default_factory=dict)
+    learned: list[str] = field(default_factory=list)  # finished stages
+    scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
+    seconds: dict[str, float] = field(default_factory=dict)
+    stage: Stage | None = None
+    stage_step: int = 0
+    global_epoch: int = 0
+
+    @property
+    def frozen(self) -> set[str]:
+        return self.recipe.frozen(self.stage)
+
+    def key(self, *parts) -> str:
+        """Names a random draw: every draw follows from the seed and its place in the run, never from a state."""
+        return "/".join(map(str, (self.recipe.seed, self.stage.name, *parts)))
+
+    def log(self, kind: str, **record) -> None:
+        place = {"stage": self.stage.name, "stage_index": len(self.learned), "global_epoch": self.global_epoch}
+        append_log(self.folder / "log.jsonl", {"kind": kind, **place, **record})
+
+
+def train_step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """One forward over new and extra images, all losses named, one step. Returns the weighted terms, detached."""
+    batches = [batch, *(extra for strategy in run.strategies.values() for extra in strategy.batches(run))]
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=mixed_precision(run)):
+        step = forward(run, batches)
+    losses = {}
+    task = run.tasks[batch.task]
+    for name, value in task.losses(step.raw_of(batch.task, 0), batch.targets, run.model.stride).items():
+        losses[f"{batch.task}.{name}"] = value
+    for owner, strategy in run.strategies.items():
+        losses |= {f"{owner}.{name}": value for name, value in strategy.losses(run, step).items()}
+    total = sum(losses.values())
+    if not torch.isfinite(total):
+        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        where = f"stage {run.stage.name}, step {run.stage_step}"
+        raise UserError(f"{where}: the loss is not finite ({terms}); lower stages.{run.stage.name}.lr or set clip_norm")
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    for strategy in run.strategies.values():
+        strategy.on_gradients(run, step)
+    if run.stage.clip_norm:
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), run.stage.clip_norm)
+    optimizer.step()
+    for strategy in run.strategies.values():
+        strategy.after_step(run, step)
+    run.stage_step += 1
+    return {"total": total.detach(), **{name: value.detach() for name, value in losses.items()}}
+
+
+def forward(run: Run, batches: list[Batch]) -> Step:
+    """All batches in one pass through the trunk; older predictors on all images, the stage's own on its own."""
+    images = torch.cat([b.images for b in batches]).to(run.device, non_blocking=True)
+    ends = [0]
+    for b in batches:
+        ends.append(ends[-1] + len(b.images))
+    rows = [slice(start, end) for start, end in zip(ends, ends[1:], strict=False)]
+    maps = run.model.trunk_maps(images)
+    shared = run.model.shared_map(maps)
+    task = run.stage.name
+    own = [number for number, b in enumerate(batches) if b.task == task]
+    own_rows, end = {}, 0
+    for number in own:
+        own_rows[number] = slice(end, end := end + len(batches[number].images))
+    raw = {name: run.model.predictors[name](shared) for name in run.learned}
+    raw[task] = run.model.predictors[task](torch.cat([shared[rows[n]] for n in own]) if len(own) > 1 else shared[rows[0]])
+    return Step(batches, rows, images, maps, raw, own_rows, task)
+
+
+def mixed_precision(run: Run) -> bool:
+    wanted = run.recipe.precision
+    return wanted == "bfloat16" or (wanted == "auto" and run.device.type == "cuda")
+
+
+def make_optimizer(run: Run) -> torch.optim.AdamW:
+    """AdamW, one group per trainable part, at the stage's rate times the part's factor."""
+    stage = run.stage
+    groups = []
+    for name, part in run.model.parts().items():
+        parameters = [p for p in part.parameters() if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "lr": stage.lr * stage.rates.get(name, 1.0), "name": name})
+    return torch.optim.AdamW(groups, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, stage: Stage, steps: int):
+    """Per step, but for "plateau" (per epoch, on the val score). Every group keeps its own factor."""
+    if stage.schedule == "plateau":
+        return ReduceLROnPlateau(optimizer, mode="max", factor=stage.factor, patience=stage.patience)
+    warmup = round(stage.warmup * steps)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        share = (step - warmup) / max(steps - warmup, 1)
+        return 1.0 if stage.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(share, 1)))
+
+    return LambdaLR(optimizer, factor)
+
+
+def train(run: Run, state: dict | None = None) -> None:
+    """All stages that are not finished yet; `state`, from progress.read, continues an interrupted run."""
+    if state is not None:
+        progress.restore_run(run, state)
+    stages = run.recipe.running()
+    total = sum(steps_per_epoch(len(run.splits[s.name]), s.batch_size) * s.epochs for s in stages)
+    with tqdm(total=total, disable=None, unit="step", dynamic_ncols=True, smoothing=0.05) as bar:
+        for stage in stages:
+            steps = steps_per_epoch(len(run.splits[stage.name]), stage.batch_size)
+            if stage.name in run.learned:
+                bar.update(steps * stage.epochs)
+                continue
+            enter_stage(run, stage)
+            middle = state if state is not None and state["epoch"] > 0 else None
+            state = None
+            if middle is not None:
+                bar.update(steps * middle["epoch"])
+            train_stage(run, bar, middle)
+            progress.save(run, epoch=0)
+            write_results(run)
+
+
+def enter_stage(run: Run, stage: Stage) -> None:
+    """Make a stage the present one; its task and predictor are added if they are not there."""
+    run.stage = stage
+    if stage.name not in run.tasks:
+        run.tasks[stage.name] = build(Task, stage.task, run.splits[stage.name].dataset.classes)
+        torch.manual_seed(seed_of(run.key("predictor")))
+        checkpoint.add_predictor(run.model, run.recipe, stage.name, run.tasks[stage.name])
+        run.model.to(run.device)
+
+
+def train_stage(run: Run, bar: tqdm, state: dict | None) -> None:
+    """Epochs of one stage, then its last words: strategies, scores, checkpoint. `state` continues an interrupted stage."""
+    stage, split = run.stage, run.splits[run.stage.name]
+    prepare_model(run)
+    if state is None:
+        for strategy in run.strategies.values():
+            strategy.before_stage(run, stage)
+    steps = steps_per_epoch(len(split), stage.batch_size)
+    optimizer = make_optimizer(run)
+    scheduler = make_scheduler(optimizer, stage, steps * stage.epochs)
+    first = 0
+    if state is not None:
+        first = progress.restore_stage(run, state, optimizer, scheduler)
+    for epoch in range(first, stage.epochs):
+        started = time.perf_counter()
+        torch.manual_seed(seed_of(run.key("epoch", epoch)))
+        run.stage_step = epoch * steps
+        averages = train_epoch(run, epoch, optimizer, scheduler, bar)
+        run.global_epoch += 1
+        seconds = time.perf_counter() - started
+        rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+        speed = {"seconds": round(seconds, 3), "images_per_second": round(len(split) / seconds, 2)}
+        run.log("epoch", epoch=epoch + 1, epochs=stage.epochs, losses=averages, lr=rates, **speed)
+        scores = score_epoch(run, epoch)
+        if stage.schedule == "plateau":
+            scheduler.step(scores[stage.name][run.tasks[stage.name].metric])
+        run.seconds[stage.name] = run.seconds.get(stage.name, 0.0) + time.perf_counter() - started
+        report_epoch(run, epoch, averages, scores, bar)
+        progress.save(run, epoch + 1, optimizer, scheduler)
+    finish_stage(run)
+
+
+def prepare_model(run: Run) -> None:
+    """Freeze what the stage's rates freeze, and fix norm statistics by policy."""
+    model = run.model
+    model.freeze(run.frozen)
+    fixed = run.frozen | set(run.learned)  # a finished task's predictor keeps its statistics under every policy
+    if run.recipe.norm.backbone == "fixed":
+        fixed.add("backbone")
+    if model.statistics == "frozen" and run.learned:
+        fixed |= set(model.trunk)
+    model.fixed = fixed
+
+
+def train_epoch(run: Run, epoch: int, optimizer, scheduler, bar: tqdm) -> dict[str, float]:
+    """One pass over the stage's images; average of every term."""
+    stage = run.stage
+    sums: dict[str, Tensor] = {}
+    steps = 0
+    run.model.train()
+    split, size = run.splits[stage.name], run.recipe.image_size
+    for batch in split.epoch(stage.name, stage.batch_size, size, stage.augment, run.key("images", epoch)):
+        losses = train_step(run, batch, optimizer)
+        if stage.schedule != "plateau":
+            scheduler.step()
+        for name, value in losses.items():
+            sums[name] = sums[name] + value if name in sums else value
+        steps += 1
+        bar.update(1)
+    return {name: float(value) / steps for name, value in sums.items()}
+
+
+def score_epoch(run: Run, epoch: int) -> dict[str, dict]:
+    """Val scores where the recipe or the schedule asks for them in mid-stage."""
+    every = run.recipe.eval_every
+    if every and (epoch + 1) % every == 0 and epoch + 1 < run.stage.epochs:
+        return score(run, [*run.learned, run.stage.name], epoch + 1)
+    return score(run, [run.stage.name], epoch + 1) if run.stage.schedule == "plateau" else {}
+
+
+def score(run: Run, names: list[str], epoch: int) -> dict[str, dict]:
+    scores = {}
+    for name in names:
+        scores[name] = evaluate(run.model, name, run.tasks[name], run.val[name], run.recipe.image_size, run.device)
+        run.log("evaluation", epoch=epoch, task=name, metric=run.tasks[name].metric, scores=scores[name])
+    return scores
+
+
+def finish_stage(run: Run) -> None:
+    """Final weights, memory, scores of every task learned so far, checkpoint of the stage."""
+    stage = run.stage
+    started = time.perf_counter()
+    for strategy in run.strategies.values():
+        strategy.end_training(run, stage)
+    if run.model.statistics == "per_stage":
+        run.model.store_statistics(stage.name)
+    for strategy in run.strategies.values():
+        strategy.after_stage(run, stage)
+    run.scores.append(score(run, [*run.learned, stage.name], stage.epochs))
+    run.seconds[stage.name] += time.perf_counter() - started
+    number = len(run.learned) + 1
+    last = number == len(run.recipe.running())
+    content = checkpoint.describe(run.model, run.recipe, run.tasks, run.memory.ids)
+    checkpoint.save(run.folder / ("final.pt" if last else f"stage{number}_{stage.name}.pt"), content)
+    run.learned.append(stage.name)
+
+
+def report_epoch(run: Run, epoch: int, averages: dict[str, float], scores: dict[str, dict], bar: tqdm) -> None:
+    """Stage, epoch, loss and scores: beside the bar on a terminal, as one plain line elsewhere."""
+    figures = [f"loss {averages['total']:.3f}"]
+    figures += [f"{name} {run.tasks[name].label} {row[run.tasks[name].metric] or 0:.4f}" for name, row in scores.items()]
+    where = f"{run.stage.name} {epoch + 1}/{run.stage.epochs}"
+    if bar.disable:
+        print(f"{where}: {', '.join(figures)}", flush=True)
+    else:
+        bar.set_description(where)
+        bar.set_postfix_str(", ".join(figures))
+
+
+def write_results(run: Run, single: dict[str, float | None] | None = None) -> dict:
+    """results.json: the score matrix so far and what follows from it."""
+    names = [stage.name for stage in run.recipe.running()]
+    metrics = {name: registry.load(Task, run.recipe.stages[name].task["name"])[0].metric for name in names}
+    content = summarise(names, metrics, run.scores, single or {})
+    content["parameters"] = sum(p.numel() for p in run.model.parameters())
+    kept = {"per_task": run.memory.limit, "ids": run.memory.ids, "bytes": run.memory.bytes(run.splits)}
+    content |= {"replay": kept, "seconds": {name: round(value, 1) for name, value in run.seconds.items()}}
+    write_json(run.folder / RESULTS, content)
+    return content
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Train by the command line's recipe; command_line.py holds its flags and what happens around the loop."""
+    options = command_line.parse(sys.argv[1:] if argv is None else argv)
+    try:
+        run, state = command_line.start(options, Run)
+        train(run, state)
+        single = command_line.baselines(options, run, Run, train) if options.baselines else {}
+        results = write_results(run, {name: row[run.tasks[name].metric] for name, row in single.items()})
+    except KeyboardInterrupt:
+        again = f"python train.py --run_dir {options.run_dir} --resume"
+        print(f"\nstopped; the last finished epoch is kept. Go on with: {again}", file=sys.stderr)
+        return 130
+    print(command_line.table(results, {name: task.label for name, task in run.tasks.items()}))
+    print(f"checkpoints, results.json and log.jsonl lie in {run.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
