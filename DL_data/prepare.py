@@ -8,7 +8,7 @@ Imagenette 0.1 GB); COCO's annotations take about 2 GB of memory. The images cho
 
 A set that is there in full, in whatever layout the readers know, is left alone. A new one appears under its name only
 when it is complete and has been read back. A mirror holds the files of the cache under the same names: a cache that
-somebody serves is one.
+somebody serves is one. Once the sets are there, the cache is no longer needed.
 """
 
 import argparse
