@@ -16,7 +16,9 @@ def ltrb_to_xyxy(centres: Tensor, ltrb: Tensor) -> Tensor:
     return torch.cat([centres - ltrb[..., :2], centres + ltrb[..., 2:]], dim=-1)
 
 
-def assign_centre_sampling(centres: Tensor, boxes: Tensor, ignore: Tensor, stride: int, radius: float) -> tuple[Tensor, Tensor]:
+def assign_centre_sampling(
+    centres: Tensor, boxes: Tensor, ignore: Tensor, stride: int, radius: float
+) -> tuple[Tensor, Tensor]:
     """Which box each cell answers for: FCOS centre sampling (Tian et al. 2019; v2 2020) on one level.
 
     A cell is positive for a box if its centre lies inside the box and within `radius` strides of the box's centre; a box
@@ -58,7 +60,9 @@ def pad_boxes(targets: list[dict[str, Tensor]], device) -> tuple[Tensor, Tensor,
     return boxes.to(device), labels.to(device), ignore.to(device)
 
 
-def select_boxes(boxes: Tensor, scores: Tensor, floor: float, iou: float, keep: int, candidates: int = 1000) -> list[dict]:
+def select_boxes(
+    boxes: Tensor, scores: Tensor, floor: float, iou: float, keep: int, candidates: int = 1000
+) -> list[dict]:
     """Dense predictions → detections: score floor, class-wise NMS, at most `keep` an image.
 
     boxes (B, A, 4) xyxy, scores (B, A, K) in [0, 1]. Returns per image {"boxes" (n, 4), "scores" (n,), "labels" (n,)},

@@ -33,9 +33,13 @@ def read(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); it may be cut short: copy or write it again") from error
+        raise UserError(
+            f"{path}: not a readable checkpoint ({reason}); it may be cut short: copy or write it again"
+        ) from error
     if not isinstance(content, dict) or "format" not in content:
-        raise UserError(f"{path}: not a checkpoint of this project (no 'format' in it); expected one written by train.py")
+        raise UserError(
+            f"{path}: not a checkpoint of this project (no 'format' in it); expected one written by train.py"
+        )
     if content["format"] != FORMAT:
         raise UserError(f"{path}: checkpoint format {content['format']}, expected {FORMAT}; use the code that wrote it")
     return content
@@ -67,7 +71,9 @@ def restore(path: Path, device: torch.device | str = "cpu") -> tuple[OneHead, di
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
-        raise UserError(f"{path}: weights of another architecture than its recipe describes: {str(error)[:300]}") from error
+        raise UserError(
+            f"{path}: weights of another architecture than its recipe describes: {str(error)[:300]}"
+        ) from error
     model.stored_statistics = content["stored_statistics"]
     model.fixed = set(model.parts())
     return model.eval().to(device), tasks, recipe, content
@@ -84,5 +90,6 @@ def require_space(folder: Path, model: OneHead, checkpoints: int) -> None:
     needed = 4 * sum(value.nbytes for value in model.state_dict().values()) * checkpoints
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{folder}: {free >> 20} MB free, {checkpoints} checkpoints need about {needed >> 20} MB; make room")
-
+        raise UserError(
+            f"{folder}: {free >> 20} MB free, {checkpoints} checkpoints need about {needed >> 20} MB; make room"
+        )

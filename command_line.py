@@ -22,7 +22,7 @@ from replay import Memory
 from results import LIMIT, verdict, write_json
 from runlog import LOG, RESULTS
 from seeding import seed_of
-from splits import fingerprint, open_splits
+from splits import open_splits
 from strategies import Strategy
 
 CONFIG = "config.yaml"
@@ -39,12 +39,16 @@ def parse(argv: list[str]) -> argparse.Namespace:
     source = Path(known.config or (Path(known.run_dir) / CONFIG if known.resume else "configs/generated.yaml"))
     if known.resume and not (Path(known.run_dir) / CONFIG).is_file():
         here = Path(known.run_dir)
-        raise UserError(f"{here}: no run to resume (no {CONFIG}){nearest(here.name, (p.name for p in here.parent.glob('*')))}")
+        raise UserError(
+            f"{here}: no run to resume (no {CONFIG}){nearest(here.name, (p.name for p in here.parent.glob('*')))}"
+        )
     parser = ArgumentParser(prog="train.py", exit_on_error=False, allow_abbrev=False, description=_ABOUT)
     _add_own(parser)
     recipe, options = make_recipe(read_yaml(source), argv, str(source), parser)
     run_dir = known.run_dir or f"runs/{source.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    return argparse.Namespace(recipe=recipe, run_dir=Path(run_dir), **{k: options[k] for k in ("resume", "baselines", "device")})
+    return argparse.Namespace(
+        recipe=recipe, run_dir=Path(run_dir), **{k: options[k] for k in ("resume", "baselines", "device")}
+    )
 
 
 _ABOUT = "Learn the recipe's stages one after another. Every recipe value is a flag; the recipe given decides which there are."
@@ -54,7 +58,9 @@ def _add_own(parser: ArgumentParser) -> None:
     parser.add_argument("--config", type=str, help="Recipe, a YAML file (default: configs/generated.yaml).")
     parser.add_argument("--run_dir", type=str, help="Folder of the run (default: runs/<recipe>-<date>).")
     parser.add_argument("--resume", action="store_true", help="Go on with the interrupted run in --run_dir.")
-    parser.add_argument("--baselines", action="store_true", help="Also train each task alone; reused from runs/baselines.")
+    parser.add_argument(
+        "--baselines", action="store_true", help="Also train each task alone; reused from runs/baselines."
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda.")
 
 
@@ -74,7 +80,9 @@ def start(options: argparse.Namespace, make_run):
         state = progress.read(folder)
         saved = make_recipe(read_yaml(folder / CONFIG), source=str(folder / CONFIG))[0]
         if saved.resolved != recipe.resolved:
-            raise UserError(f"{folder}: the recipe given differs from the run's own {CONFIG}; resume without --config or flags")
+            raise UserError(
+                f"{folder}: the recipe given differs from the run's own {CONFIG}; resume without --config or flags"
+            )
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: exists and is not empty; go on with --resume, or choose another --run_dir")
     device = choose_device(options.device)
@@ -112,7 +120,9 @@ def baselines(options: argparse.Namespace, run, make_run, train) -> dict[str, fl
         if done is None:
             print(f"baseline: {stage.name} alone, in {folder}", file=sys.stderr)
             again = (folder / CONFIG).is_file()
-            alone, state = start(argparse.Namespace(recipe=recipe, run_dir=folder, resume=again, device=options.device), make_run)
+            alone, state = start(
+                argparse.Namespace(recipe=recipe, run_dir=folder, resume=again, device=options.device), make_run
+            )
             train(alone, state)
             done = alone.scores[0][stage.name]
         single[stage.name] = done
@@ -121,7 +131,7 @@ def baselines(options: argparse.Namespace, run, make_run, train) -> dict[str, fl
 
 def _identity(recipe: Recipe, split) -> str:
     plain = {key: value for key, value in recipe.resolved.items() if key != "data_root"}
-    text = json.dumps(plain, sort_keys=True) + fingerprint(split)
+    text = json.dumps(plain, sort_keys=True) + split.fingerprint()
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -140,11 +150,15 @@ def table(results: dict, labels: dict[str, str]) -> str:
         lines.append(f"{'after ' + stage:16}" + "".join(f"{_figure(value):>16}" for value in row))
     for kind in ("stage", "single"):
         drops = results["drop_percent"][kind]
-        lines.append(f"{kind + ' baseline':16}" + "".join(f"{_figure(results['baseline'][kind][t]):>16}" for t in tasks))
+        lines.append(
+            f"{kind + ' baseline':16}" + "".join(f"{_figure(results['baseline'][kind][t]):>16}" for t in tasks)
+        )
         lines.append(f"{'  drop %':16}" + "".join(f"{_figure(drops[t], '+.2f'):>16}" for t in tasks))
         verdicts = [verdict(results["baseline"][kind][t], results["final"][t]) for t in tasks]
         lines.append(f"{f'  <= {LIMIT:g} %':16}" + "".join(f"{v.split(':')[0]:>16}" for v in verdicts))
-    lines.append(f"BWT {_figure(results['bwt'], '+.4f')}, ACC {_figure(results['acc'])}, parameters {results['parameters']:,}")
+    lines.append(
+        f"BWT {_figure(results['bwt'], '+.4f')}, ACC {_figure(results['acc'])}, parameters {results['parameters']:,}"
+    )
     return "\n".join(lines)
 
 

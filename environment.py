@@ -10,7 +10,15 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "torchmetrics", "faster-coco-eval", "efficientnet_pytorch", "efficientnet_lite_pytorch", "numpy")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "faster-coco-eval",
+    "efficientnet_pytorch",
+    "efficientnet_lite_pytorch",
+    "numpy",
+)
 
 
 def describe() -> dict:
@@ -45,7 +53,9 @@ def _processor() -> str:
     """The model's name where the system tells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or platform.machine()

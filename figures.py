@@ -4,18 +4,19 @@ A task keeps its colour in all figures. With one run, line style and marker tell
 the line style is the run's and the marker the term's.
 """
 
+import itertools
 import math
-from dataclasses import dataclass
 
-from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from errors import UserError
+from history import SCORE, History, Term
 from results import LIMIT
-from runlog import History, score
 
 # Okabe and Ito, "Color Universal Design", 2008; yellow last, as it is faint on white; black is for terms of no task.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
@@ -37,7 +38,9 @@ STYLE = {
 }
 WIDTH = 7.0  # inches, a page's text width
 LOG_RATIO = 30.0  # losses that span more are drawn on a logarithmic axis
-SCORES = "score"  # label of the scores' panel
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a text that interrupts a line
+
+Panel = list[tuple[int, Term]]  # number of the run, and one of its terms
 
 
 class Overlay:
@@ -46,71 +49,76 @@ class Overlay:
     def __init__(self, histories: dict[str, History]):
         if len(histories) > len(DASHES):
             raise UserError(f"{len(histories)} runs in one figure; expected at most {len(DASHES)}, to be told apart")
-        self.histories = histories
-        self.runs = list(histories)
-        tasks = [task for history in histories.values() for task in history.tasks]
-        stages = [stage for history in histories.values() for stage in history.stages.values()]
-        self.tasks = list(dict.fromkeys([*tasks, *stages]))
+        self.names = list(histories)
+        self.histories = list(histories.values())
+        self.tasks = list(dict.fromkeys(task for history in self.histories for task in history.tasks))
+        stages = [stage for history in self.histories for stage in history.stages.values()]
+        self.coloured = list(dict.fromkeys([*self.tasks, *stages]))
 
     @property
     def several(self) -> bool:
-        return len(self.runs) > 1
+        return len(self.names) > 1
 
-    def look(self, series: Series, term: int) -> dict:
-        """Keyword arguments of `plot` for the panel's term number `term`."""
-        known = series.task in self.tasks
-        every = max(1, len(series.points) // 10)  # about ten markers a line, shifted so that terms do not hide others
+    def look(self, run: int, term: Term, number: int) -> dict:
+        """Keyword arguments of `plot` for a panel's term of that number."""
+        known = term.task in self.coloured
+        every = max(1, len(term.points) // 10)  # about ten markers a line, shifted so that terms do not hide others
         return {
-            "color": COLOURS[self.tasks.index(series.task) % len(COLOURS)] if known else "black",
-            "marker": MARKERS[term % len(MARKERS)],
-            "linestyle": DASHES[(series.run if self.several else term) % len(DASHES)],
-            "markevery": (term * every // 4 % every, every),
-            "label": f"{self.runs[series.run]}: {series.label}" if self.several else series.label,
+            "color": COLOURS[self.coloured.index(term.task) % len(COLOURS)] if known else "black",
+            "marker": MARKERS[number % len(MARKERS)],
+            "linestyle": DASHES[(run if self.several else number) % len(DASHES)],
+            "markevery": (number * every // 4 % every, every),
+            "label": f"{self.names[run]}: {term.label}" if self.several else term.label,
         }
 
-    def draw(self, axes: Axes, panel: list[Series], *more: Line2D) -> None:
-        """Draw a panel's lines; beside it their legend, by term (the runs' styles stand above the figure), and `more`."""
-        terms = list(dict.fromkeys(series.label for series in panel))
+    def draw(self, axes: Axes, panel: Panel, *more: Line2D) -> None:
+        """Draw a panel's lines; beside it the legend of its terms (runs: see name_runs) and of `more`."""
+        labels = list(dict.fromkeys(term.label for _, term in panel))
         handles = {}
-        for series in panel:
-            look = self.look(series, terms.index(series.label))
-            axes.plot(*zip(*series.points, strict=True), **look)
-            proxy = look | ({"linestyle": "-"} if self.several else {}) | {"label": series.label, "markevery": None}
-            handles.setdefault(series.label, Line2D([], [], **proxy))
+        for run, term in panel:
+            look = self.look(run, term, labels.index(term.label))
+            axes.plot(*zip(*term.points, strict=True), **look)
+            look |= {"label": term.label, "markevery": None} | ({"linestyle": "-"} if self.several else {})
+            handles.setdefault(term.label, Line2D([], [], **look))
         axes.legend(handles=[*handles.values(), *more], loc="upper left", bbox_to_anchor=(1.01, 1.04), borderaxespad=0)
 
     def name_runs(self, figure: Figure) -> None:
         """The legend of the runs' line styles above the figure, if there are several."""
         if self.several:
-            handles = [Line2D([], [], color="black", linestyle=DASHES[i], label=run) for i, run in enumerate(self.runs)]
-            columns = int(WIDTH / (0.08 * max(map(len, self.runs)) + 0.7))
+            handles = [
+                Line2D([], [], color="black", linestyle=DASHES[i], label=run) for i, run in enumerate(self.names)
+            ]
+            columns = int(WIDTH / (0.08 * max(map(len, self.names)) + 0.7))
             figure.legend(handles=handles, loc="outside upper left", ncols=max(1, min(columns, len(handles))))
 
 
-def curve_figure(overlay: Overlay, stage: tuple[int, str] | None = None) -> Figure:
-    """Losses and scores against the epochs of one stage (index, name), or of all stages with their borders marked."""
-    panels: dict[str, list[Series]] = {}
-    for run, history in enumerate(overlay.histories.values()):
-        for group, series in loss_series(history, run, stage):
-            panels.setdefault(group, []).append(series)
-    scores = [
-        series for run, history in enumerate(overlay.histories.values()) for series in score_series(history, run, stage)
-    ]
-    panels |= {SCORES: scores} if scores else {}
-    heights = [max(1.35, 0.3 + 0.165 * len({series.label for series in panel})) for panel in panels.values()]
+def curve_figure(overlay: Overlay, stage: tuple[int, str] | None = None) -> Figure | None:
+    """Losses and scores against the epochs of one stage (index, name), or of all stages with their borders marked.
+
+    None where the logs hold neither losses nor scores.
+    """
+    panels: dict[str, Panel] = {}
+    for terms in (History.losses, History.scores):
+        for run, history in enumerate(overlay.histories):
+            for term in terms(history, stage):
+                panels.setdefault(term.panel, []).append((run, term))
+    if not panels:
+        return None
+    heights = [max(1.35, 0.3 + 0.165 * len({term.label for _, term in panel})) for panel in panels.values()]
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.7), layout="constrained")
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (label, panel) in zip(column, panels.items(), strict=True):
         overlay.draw(axes, panel)
         axes.set_ylabel(label)
-        if label == SCORES:
+        if label == SCORE:
             axes.set_ylim(bottom=0)
         else:
             _scale_losses(axes)
-    last = max(x for panel in panels.values() for series in panel for x, _ in series.points if math.isfinite(x))
+    epochs = [x for panel in panels.values() for _, term in panel for x, _ in term.points if math.isfinite(x)]
+    last = max(1, *epochs)
     column[-1].set_xlim(-0.015 * last, 1.015 * last)
     column[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
-    column[-1].set_xlabel(f"epoch of stage {stage[0] + 1} ({stage[1]})" if stage else "epoch")
+    column[-1].set_xlabel(f"epoch of stage {stage[0] + 1} ({stage[1]})" if stage else "epoch, over all stages")
     if stage is None:
         _mark_stages(list(column), overlay)
     figure.align_ylabels(column)
@@ -129,64 +137,65 @@ def _scale_losses(axes: Axes) -> None:
 
 
 def _mark_stages(column: list[Axes], overlay: Overlay) -> None:
-    """Vertical lines at the stage borders, the stages' names on top: one row of them per distinct set of borders."""
-    layouts: dict[tuple, int] = {}
-    for run, history in enumerate(overlay.histories.values()):
-        ends = dict.fromkeys(history.stages, 0.0)
-        for record in (*history.epochs, *history.evaluations):
-            ends[record["stage_index"]] = max(ends[record["stage_index"]], record["global_epoch"])
-        layouts.setdefault(tuple((history.stages[i], end) for i, end in ends.items()), run)
-    for row, (layout, run) in enumerate(reversed(layouts.items())):
-        start = 0.0
-        for name, end in layout:
-            where = {"xy": ((start + end) / 2, 1), "xycoords": column[0].get_xaxis_transform()}
-            column[0].annotate(name, **where, xytext=(0, 5 + 12 * row), textcoords="offset points", ha="center")
+    """Stage borders as vertical lines, the stages' names on top; a row of names for each schedule among the runs."""
+    schedules: dict[tuple, int] = {}
+    for run, history in enumerate(overlay.histories):
+        schedules.setdefault(history.borders(), run)
+    for row, (schedule, run) in enumerate(reversed(schedules.items())):
+        style = {"color": "0.5", "linewidth": 0.8, "linestyle": DASHES[run], "zorder": 0}
+        top = column[0].get_xaxis_transform() + ScaledTranslation(
+            0, (0.12 + 0.17 * row), column[0].figure.dpi_scale_trans
+        )
+        for (_, start), (name, end) in itertools.pairwise([("", 0.0), *schedule]):
+            if len(schedules) > 1:
+                ticks = Line2D([start, end], [1, 1], transform=top, clip_on=False, marker="|", **style)
+                column[0].add_artist(ticks)
+            column[0].text((start + end) / 2, 1, name, transform=top, ha="center", va="center", bbox=WHITE)
             if start:
                 for axes in column:
-                    axes.axvline(start, color="0.5", linewidth=0.8, linestyle=DASHES[run], zorder=0, label="border")
-            start = end
+                    axes.axvline(start, label="border", **style)
 
 
 def matrix_figure(overlay: Overlay) -> Figure | None:
     """Score matrix of every run side by side: rows stages, then baselines; columns tasks. None without any score."""
-    shown = {run: history for run, history in overlay.histories.items() if history.matrix}
+    shown = [(name, history) for name, history in zip(overlay.names, overlay.histories, strict=True) if history.matrix]
     if not shown:
         return None
-    columns = 2 if len(shown) > 1 and max(len(history.tasks) for history in shown.values()) <= 4 else 1
+    columns = 2 if len(shown) > 1 and len(overlay.tasks) <= 4 else 1
+    lines = max(len(history.matrix) + len(history.baseline) for _, history in shown)
     rows = math.ceil(len(shown) / columns)
-    height = 0.75 + 0.36 * max(len(history.matrix) + len(history.baseline) for history in shown.values())
-    width = max(0.75 * len(history.tasks) for history in shown.values()) + 1.4
-    figure = Figure(figsize=(columns * width + 0.8, rows * height), layout="constrained")
+    size = (columns * (0.75 * len(overlay.tasks) + 1.4) + 0.8, rows * (0.36 * lines + 0.7))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
-    for axes, (run, history) in zip(grid.flat, shown.items(), strict=False):
-        mesh = _draw_matrix(axes, history)
+    for axes, (name, history) in zip(grid.flat, shown, strict=False):
+        mesh = _draw_matrix(axes, history, overlay.tasks, lines)
         if overlay.several:
-            axes.set_xlabel(run)
-    figure.colorbar(mesh, ax=grid, label=SCORES, aspect=18, shrink=0.9).outline.set_visible(False)
+            axes.set_title(name)
+    figure.colorbar(mesh, ax=grid, label=SCORE, aspect=18 * rows, shrink=0.8).outline.set_visible(False)
     return figure
 
 
-def _draw_matrix(axes: Axes, history: History):
-    rows = {f"after {history.stages.get(i, i + 1)}": row for i, row in enumerate(history.matrix)}
-    rows |= {
-        f"{kind} baseline": [given.get(task, math.nan) for task in history.tasks]
-        for kind, given in history.baseline.items()
-    }
-    mesh = axes.pcolormesh(
-        list(rows.values()), cmap=colormaps["Blues"], vmin=0, vmax=1, edgecolors="white", linewidth=1.5
-    )
-    for i, row in enumerate(rows.values()):
+def _draw_matrix(axes: Axes, history: History, tasks: list[str], lines: int) -> QuadMesh:
+    """All runs get the same tasks and number of lines, so that their cells have one size and stand side by side."""
+    rows = {f"after {history.stages.get(i, f'stage {i + 1}')}": row for i, row in enumerate(history.matrix)}
+    rows = {label: dict(zip(history.tasks, row, strict=True)) for label, row in rows.items()}
+    rows |= {f"{kind} baseline": given for kind, given in history.baseline.items()}
+    values = [[row.get(task, math.nan) for task in tasks] for row in rows.values()]
+    look = {"cmap": "Blues", "vmin": 0, "vmax": 1, "edgecolors": "white", "linewidth": 1.5}
+    mesh = axes.pcolormesh(values, **look)
+    for i, row in enumerate(values):
         for j, value in enumerate(row):
             if math.isfinite(value):
-                ink = "white" if value > 0.65 else "black"
+                ink = "white" if value > 0.65 else "black"  # where both contrast alike on this colour map
                 axes.text(j + 0.5, i + 0.5, f"{value:.3f}", ha="center", va="center", color=ink)
     axes.axhline(len(history.matrix), color="black", linewidth=0.8)
-    axes.invert_yaxis()
+    axes.set_ylim(lines, 0)
     axes.set_yticks([i + 0.5 for i in range(len(rows))], list(rows))
-    heads = [f"{task}\n{history.metrics.get(task, '')}" for task in history.tasks]
-    axes.set_xticks([j + 0.5 for j in range(len(heads))], heads)
+    heads = [f"{task}\n{history.metrics.get(task, SCORE)}" if task in history.tasks else "" for task in tasks]
+    axes.set_xticks([j + 0.5 for j in range(len(tasks))], heads)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
     return mesh
@@ -194,34 +203,21 @@ def _draw_matrix(axes: Axes, history: History):
 
 def forgetting_figure(overlay: Overlay) -> Figure | None:
     """Drop of each task in % over the stages, a panel per kind of baseline, with the limit. None without any drop."""
-    panels: dict[str, list[Series]] = {}
-    for run, history in enumerate(overlay.histories.values()):
-        for kind in history.baseline:
-            for task in history.tasks:
-                drops = history.drop_percent(kind, task)
-                if any(map(math.isfinite, drops)):
-                    final = history.matrix[-1][history.tasks.index(task)]
-                    label = f"{task} {drops[-1]:+.1f} %, {history.metrics.get(task, SCORES)} {final:.3f}"
-                    series = Series(run, task if overlay.several else label, task, list(enumerate(drops)))
-                    panels.setdefault(kind, []).append(series)
+    panels: dict[str, Panel] = {}
+    for run, history in enumerate(overlay.histories):
+        for term in history.drops(describe=not overlay.several):
+            panels.setdefault(term.panel, []).append((run, term))
     if not panels:
         return None
     figure = Figure(figsize=(WIDTH, 1.9 * len(panels) + 0.5), layout="constrained")
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (kind, panel) in zip(column, panels.items(), strict=True):
-        limit = axes.axhline(
-            LIMIT, color="0.4", linewidth=1, linestyle=(0, (8, 3)), zorder=0, label=f"limit {LIMIT:g} %"
-        )
+        limit = {"color": "0.4", "linewidth": 1, "linestyle": (0, (8, 3)), "zorder": 0, "label": f"limit {LIMIT:g} %"}
+        overlay.draw(axes, panel, axes.axhline(LIMIT, **limit))
         axes.axhline(0, color="0.7", linewidth=0.8, zorder=0, label="zero")
-        overlay.draw(axes, panel, limit)
         axes.set_ylabel(f"drop from {kind}\nbaseline (%)")
-    column[-1].set_xticks(*zip(*enumerate(_stage_names(overlay)), strict=True))
+    finished = range(max(len(history.matrix) for history in overlay.histories))
+    names = [dict.fromkeys(h.stages[i] for h in overlay.histories if i in h.stages) for i in finished]
+    column[-1].set_xticks(finished, [f"after {' / '.join(found) or f'stage {i + 1}'}" for i, found in enumerate(names)])
     overlay.name_runs(figure)
     return figure
-
-
-def _stage_names(overlay: Overlay) -> list[str]:
-    """Label per finished stage; where the runs' orders differ, all names: "after det / cls"."""
-    finished = range(max(len(history.matrix) for history in overlay.histories.values()))
-    names = [dict.fromkeys(h.stages[i] for h in overlay.histories.values() if i in h.stages) for i in finished]
-    return [f"after {' / '.join(found) or i + 1}" for i, found in enumerate(names)]

@@ -1,6 +1,5 @@
 """How a run went: its log.jsonl and, as far as there, its results.json, read as what the figures draw."""
 
-import itertools
 import math
 import sys
 from dataclasses import dataclass
@@ -10,26 +9,13 @@ from errors import UserError
 from results import drop_percent
 from runlog import LOG, RESULTS, parse_object, read_log
 
-NUMBER = (int, float)
+NUMBER = int | float
+PLACE = {"stage": str, "stage_index": int, "epoch": NUMBER, "global_epoch": NUMBER}
 FIELDS = {  # what a record of each kind must hold; records of other kinds are not plotted
-    "epoch": {
-        "stage": str,
-        "stage_index": int,
-        "epoch": NUMBER,
-        "epochs": NUMBER,
-        "global_epoch": NUMBER,
-        "losses": dict,
-    },
-    "evaluation": {
-        "stage": str,
-        "stage_index": int,
-        "epoch": NUMBER,
-        "global_epoch": NUMBER,
-        "task": str,
-        "metric": str,
-        "scores": dict,
-    },
+    "epoch": {**PLACE, "epochs": NUMBER, "losses": dict},
+    "evaluation": {**PLACE, "task": str, "metric": str, "scores": dict},
 }
+SCORE = "score"  # the panel of the scores
 RESULT_FIELDS = {"tasks": list, "metrics": dict, "matrix": list, "baseline": dict}
 
 
@@ -39,7 +25,7 @@ class History:
 
     epochs, evaluations: the log's records in training order; of records repeated by a resume, the last.
     stages: index → name, of the stages begun.  matrix: R[after stage i][task j] of the stages finished.
-    baseline: kind ("single", "stage") → task → score; the stage's own is read off the matrix where not given.
+    baseline: kind ("single", "stage") → task → score; the stage's own is read off the log where not given.
     """
 
     epochs: list[dict]
@@ -71,21 +57,32 @@ class History:
         found = {record["task"]: record["metric"] for record in evaluations}
         tasks = list(dict.fromkeys([*results.get("tasks", ()), *found]))
         stages = {record["stage_index"]: record["stage"] for record in [*epochs, *evaluations]}
-        matrix = _matrix(results, tasks, _finals(epochs, evaluations))
+        finals = _finals(epochs, evaluations)
         return cls(
             epochs=epochs,
             evaluations=evaluations,
             tasks=tasks,
             metrics={**found, **results.get("metrics", {})},
             stages=dict(sorted(stages.items())),
-            matrix=matrix,
-            baseline=_baseline(results, tasks, matrix),
+            matrix=_matrix(results, tasks, finals),
+            baseline=_baseline(results, finals),
         )
 
-    def drop_percent(self, kind: str, task: str) -> list[float]:
-        """Drop against the baseline after every finished stage; NaN before the task is learned or without b > 0."""
-        column = self.tasks.index(task)
-        return [score(drop_percent(self.baseline[kind].get(task), row[column])) for row in self.matrix]
+    def drops(self, describe: bool) -> list["Term"]:
+        """Drop in % over the finished stages (counted from 0), a panel for each kind of baseline.
+
+        NaN before the task is learned. `describe` adds last drop and last score to the labels.
+        """
+        terms = []
+        for kind, baseline in self.baseline.items():
+            for j, task in enumerate(self.tasks):
+                drops = [score(drop_percent(baseline.get(task), row[j])) for row in self.matrix]
+                if any(map(math.isfinite, drops)):
+                    label = task
+                    if describe and math.isfinite(drops[-1]):
+                        label += f" {drops[-1]:+.1f} %, {self.metrics.get(task, SCORE)} {self.matrix[-1][j]:.3f}"
+                    terms.append(Term(kind, label, task, list(enumerate(drops))))
+        return terms
 
     def losses(self, stage: tuple[int, str] | None) -> list["Term"]:
         """Every loss term over the epochs of one stage (index, name), or over all with a gap at each stage border."""
@@ -109,7 +106,7 @@ class History:
         return terms
 
     def scores(self, stage: tuple[int, str] | None) -> list["Term"]:
-        """Primary score of each task evaluated; in one stage from epoch 0 on, where it is what the stage before left."""
+        """Primary score of each task evaluated; in one stage from epoch 0, with what the stage before left."""
         points: dict[str, list[tuple[float, float]]] = {}
         left: dict[str, float] = {}
         for record in self.evaluations:
@@ -121,7 +118,9 @@ class History:
                 points.setdefault(task, start).append((record["epoch"], value))
             elif record["stage_index"] < stage[0]:
                 left[task] = value
-        return [Term("score", f"{task} ({self.metrics[task]})", task, points[task]) for task in self.tasks if task in points]
+        return [
+            Term(SCORE, f"{task} ({self.metrics[task]})", task, points[task]) for task in self.tasks if task in points
+        ]
 
     def borders(self) -> tuple[tuple[str, float], ...]:
         """Name and last global epoch of each stage begun."""
@@ -133,7 +132,7 @@ class History:
 
 @dataclass(frozen=True)
 class Term:
-    """One line of a figure: (epoch, value) of one loss term or score; NaN is a gap. Terms of one panel belong together."""
+    """One line of a figure, of the panel of that name: (epoch, value) of one loss term or score; NaN is a gap."""
 
     panel: str
     label: str
@@ -149,10 +148,11 @@ def score(value: float | None) -> float:
 def _check(record: dict, where: str) -> None:
     for field, kind in FIELDS[record["kind"]].items():
         if not isinstance(record.get(field), kind):
-            found = repr(record[field]) if field in record else "nothing"
-            raise UserError(f"{where}: {record['kind']} record with {found} as '{field}'; is this log of this project?")
+            found = repr(record[field]) if field in record else "missing"
+            wanted = getattr(kind, "__name__", kind)
+            raise UserError(f"{where}: '{field}' is {found}; expected: {wanted}; was this log written by train.py?")
     for name, value in (record.get("losses") or record.get("scores") or {}).items():
-        if not isinstance(value, (*NUMBER, type(None))):
+        if not isinstance(value, NUMBER | None):
             raise UserError(f"{where}: '{name}' is {value!r}; expected a number or null")
 
 
@@ -170,10 +170,12 @@ def _read_results(path: Path) -> dict:
             raise UserError(
                 f"{path}: '{field}' is {value!r}; expected a {RESULT_FIELDS[field].__name__}; write it anew"
             )
-    rows = [*results.get("matrix", ()), *map(dict.values, filter(None, results.get("baseline", {}).values()))]
-    for value in itertools.chain.from_iterable(rows):
-        if not isinstance(value, (*NUMBER, type(None))):
-            raise UserError(f"{path}: {value!r} among the scores; expected numbers or null; write it anew")
+    rows = [(row, list) for row in results.get("matrix", ())]
+    rows += [(given, dict) for given in results.get("baseline", {}).values()]
+    for row, kind in rows:
+        values = row.values() if isinstance(row, dict) else row
+        if row is not None and not (isinstance(row, kind) and all(isinstance(v, NUMBER | None) for v in values)):
+            raise UserError(f"{path}: {row!r} among the scores; expected numbers or null; write it anew")
     return results
 
 
@@ -191,18 +193,17 @@ def _matrix(results: dict, tasks: list[str], finals: dict[tuple[int, str], float
     """results.json's matrix, its gaps filled from the log; without trailing rows that say nothing."""
     known = dict(finals)
     for i, row in enumerate(results.get("matrix", ())):
-        known |= {(i, task): score(value) for task, value in zip(tasks, row, strict=False) if value is not None}
+        known |= {(i, task): score(value) for task, value in zip(tasks, row or (), strict=False) if value is not None}
     count = 1 + max((i for (i, _), value in known.items() if math.isfinite(value)), default=-1)
     return [[known.get((i, task), math.nan) for task in tasks] for i in range(count)]
 
 
-def _baseline(results: dict, tasks: list[str], matrix: list[list[float]]) -> dict[str, dict[str, float]]:
-    columns = {task: [row[j] for row in matrix if math.isfinite(row[j])] for j, task in enumerate(tasks)}
-    learned = {task: column[0] for task, column in columns.items() if column}
-    kinds = {"single": {}, "stage": learned} | {
-        kind: (learned if kind == "stage" else {})
-        | {task: score(value) for task, value in given.items() if value is not None}
-        for kind, given in results.get("baseline", {}).items()
-        if given
-    }
+def _baseline(results: dict, finals: dict[tuple[int, str], float]) -> dict[str, dict[str, float]]:
+    """results.json's baselines; the stage's own, where not given, is the task's first score at a stage's end."""
+    kinds: dict[str, dict[str, float]] = {"single": {}, "stage": {}}
+    for (_, task), value in finals.items():
+        kinds["stage"].setdefault(task, value)
+    for kind, given in results.get("baseline", {}).items():
+        kinds[kind] = kinds.get(kind, {}) | {task: value for task, value in (given or {}).items() if value is not None}
+    kinds = {kind: {t: value for t, value in given.items() if math.isfinite(value)} for kind, given in kinds.items()}
     return {kind: given for kind, given in kinds.items() if given}

@@ -85,18 +85,19 @@ class OneHead(nn.Module):
     def train(self, mode: bool = True) -> "OneHead":
         """As usual, but norm layers of fixed parts stay in eval mode: their statistics do not move."""
         super().train(mode)
-        for name, part in self.parts().items():
-            if name in self.fixed:
-                for module in part.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
+        still = [part for name, part in self.parts().items() if name in self.fixed]
+        for part in [*still, *self.trunk["backbone"].kept_frozen()]:
+            for module in part.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def freeze(self, frozen: Iterable[str]) -> None:
-        """Exactly these parts get no gradient, and their norm statistics are fixed."""
+        """Exactly these parts, and the layers that the backbone never trains, get no gradient."""
         for name, part in self.parts().items():
             part.requires_grad_(name not in frozen)
-        self.fixed |= set(frozen)
+        for layer in self.trunk["backbone"].kept_frozen():
+            layer.requires_grad_(False)
 
     def store_statistics(self, task: str) -> None:
         """per_stage: remember the trunk's present statistics as this task's."""
@@ -129,13 +130,13 @@ def build_model(recipe) -> OneHead:
     """
     make_norm = norm_maker(recipe.norm.layer)
     backbone = build(Backbone, recipe.backbone)
+    if recipe.norm.backbone == "folded":
+        backbone.fold_norm()
     neck = build(Neck, recipe.neck, backbone.channels, make_norm)
     width = recipe.head.channels
     inputs = [neck.out_channels] + [width] * (recipe.head.layers - 1)
     shared = [conv_norm_relu(channels, width, 3, make_norm) for channels in inputs]
     model = OneHead(backbone, neck, shared, recipe.norm.statistics)
-    if recipe.norm.backbone == "fixed":
-        model.fixed.add("backbone")
     return model.to(memory_format=torch.channels_last)
 
 

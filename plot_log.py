@@ -9,7 +9,7 @@ import matplotlib.style
 
 import figures
 from errors import UserError, command
-from runlog import History
+from history import History
 
 
 def plot_runs(runs: list[Path], out: Path) -> list[Path]:

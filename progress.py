@@ -7,7 +7,6 @@ import checkpoint
 from errors import UserError
 from models import build
 from runlog import LOG
-from splits import fingerprint
 from tasks import Task
 
 NAME = "last.pt"
@@ -24,7 +23,7 @@ def save(run, epoch: int, optimizer=None, scheduler=None) -> None:
         "global_epoch": run.global_epoch,
         "strategies": {name: strategy.state_dict() for name, strategy in run.strategies.items()},
         "log_bytes": (run.folder / LOG).stat().st_size,
-        "data": {name: fingerprint(split) for name, split in run.splits.items()},
+        "data": {name: split.fingerprint() for name, split in run.splits.items()},
     }
     if epoch:
         content |= {"optimizer": optimizer.state_dict(), "scheduler": _plain(scheduler.state_dict())}
@@ -39,7 +38,7 @@ def read(folder: Path) -> dict | None:
 def restore_run(run, state: dict) -> None:
     """Model, memory, scores and log as they were. The log loses what was written after the state."""
     for name, split in run.splits.items():
-        if state["data"][name] != fingerprint(split):
+        if state["data"][name] != split.fingerprint():
             raise UserError(
                 f"{run.recipe.data_root}: the training images of '{name}' are not those that {run.folder} began with; restore "
                 f"them, or start a new run"

@@ -30,12 +30,13 @@ class Norm:
         layer: "batch", or "group" for GroupNorm in neck, head and predictors.
         statistics: Of BatchNorm: "running" in every stage; "frozen" where a part was first trained; "per_stage", each task
             its own (costs one pass per task).
-        backbone: "trained", or "fixed": the backbone keeps the statistics of its pretrained weights from the start.
+        backbone: "trained"; "fixed": the backbone keeps the statistics of its pretrained weights from the start; "folded":
+            the same, and its norm layers are folded into its convolutions, which is faster.
     """
 
     layer: Literal["batch", "group"] = "batch"
     statistics: Literal["running", "frozen", "per_stage"] = "frozen"
-    backbone: Literal["trained", "fixed"] = "trained"
+    backbone: Literal["trained", "fixed", "folded"] = "trained"
 
 
 @dataclass(frozen=True)
@@ -219,9 +220,13 @@ def _parser_for(content: dict, parser: ArgumentParser, source: str) -> ArgumentP
 def _add_named(parser: ArgumentParser, contract: type, path: str, options: dict | None, source: str) -> None:
     if not isinstance(options, dict) or "name" not in options:
         known = ", ".join(registry.names(contract))
-        raise UserError(f"{source}: '{path}' is {options!r}, expected a mapping with a 'name' ({known}) and its options")
+        raise UserError(
+            f"{source}: '{path}' is {options!r}, expected a mapping with a 'name' ({known}) and its options"
+        )
     found, preset = registry.load(contract, options["name"])
-    parser.add_argument(f"--{path}.name", type=str, help=f"One of {', '.join(registry.names(contract))}, a variant behind it.")
+    parser.add_argument(
+        f"--{path}.name", type=str, help=f"One of {', '.join(registry.names(contract))}, a variant behind it."
+    )
     parser.add_class_arguments(found, path, skip=(_INJECTED | set(preset)) & set(inspect.signature(found).parameters))
 
 

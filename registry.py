@@ -13,7 +13,9 @@ def names(contract: type) -> list[str]:
     """Names of the extensions in the contract's folder: its files, but for _private ones and the folder's MECHANISMS."""
     folder = _HERE / contract.__module__
     mechanisms = getattr(importlib.import_module(contract.__module__), "MECHANISMS", set())
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_") and path.stem not in mechanisms)
+    return sorted(
+        path.stem for path in folder.glob("*.py") if not path.stem.startswith("_") and path.stem not in mechanisms
+    )
 
 
 def load(contract: type, name: str) -> tuple[type, dict[str, str]]:

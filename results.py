@@ -23,7 +23,7 @@ def drop_points(baseline: float | None, final: float | None) -> float | None:
 
 
 def verdict(baseline: float | None, final: float | None) -> str:
-    """"pass", "FAIL", or why there is none."""
+    """ "pass", "FAIL", or why there is none."""
     drop = drop_percent(baseline, final)
     if drop is None:
         return "no baseline"

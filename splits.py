@@ -1,6 +1,5 @@
 """Opens the sets that a recipe names, and refuses to start on anything unusable."""
 
-import hashlib
 from pathlib import Path
 
 import registry
@@ -24,10 +23,10 @@ def open_splits(recipe: Recipe, stages: list[Stage], which: str, classes: dict |
     budget = MEMORY_BUDGET // (2 * len(recipe.stages))
     for stage in stages:
         dataset, problems = _open(stage, root, which, (classes or {}).get(stage.name))
-        if dataset is not None and not problems:
-            splits[stage.name] = split = Split(dataset, budget)
-            problems = findings(dataset, split.keep, f"checking {stage.name}/{which}")
         found += problems
+        if dataset is not None:
+            splits[stage.name] = split = Split(dataset, budget)
+            found += findings(dataset, split.keep, f"checking {stage.name}/{which}")
     if found:
         raise UserError(f"{root}: cannot be used ({which}): {listing(found)}")
     return splits
@@ -41,12 +40,3 @@ def _open(stage: Stage, root: Path, which: str, classes) -> tuple[Dataset | None
         message = f"stages.{stage.name}: task '{stage.task['name']}' needs {task.kind} data, dataset '{stage.dataset['name']}'"
         raise UserError(f"{message} holds {reader.kind}")
     return open_with_findings(reader, root, which, classes, **options)
-
-
-def fingerprint(split: Split) -> str:
-    """Changes when the images or labels of a split do: ids and file sizes."""
-    digest = hashlib.sha256()
-    for index, id_ in enumerate(split.dataset.ids):
-        sizes = [path.stat().st_size for path in split.dataset.files(index)]
-        digest.update(f"{id_} {sizes}\n".encode())
-    return digest.hexdigest()

@@ -108,7 +108,9 @@ def forward(run: Run, batches: list[Batch]) -> Step:
     for number in own:
         own_rows[number] = slice(end, end := end + len(batches[number].images))
     raw = {name: run.model.predictors[name](shared) for name in run.learned}
-    raw[task] = run.model.predictors[task](torch.cat([shared[rows[n]] for n in own]) if len(own) > 1 else shared[rows[0]])
+    raw[task] = run.model.predictors[task](
+        torch.cat([shared[rows[n]] for n in own]) if len(own) > 1 else shared[rows[0]]
+    )
     return Step(batches, rows, images, maps, raw, own_rows, task)
 
 
@@ -275,7 +277,9 @@ def finish_stage(run: Run) -> None:
 def report_epoch(run: Run, epoch: int, averages: dict[str, float], scores: dict[str, dict], bar: tqdm) -> None:
     """Stage, epoch, loss and scores: beside the bar on a terminal, as one plain line elsewhere."""
     figures = [f"loss {averages['total']:.3f}"]
-    figures += [f"{name} {run.tasks[name].label} {row[run.tasks[name].metric] or 0:.4f}" for name, row in scores.items()]
+    figures += [
+        f"{name} {run.tasks[name].label} {row[run.tasks[name].metric] or 0:.4f}" for name, row in scores.items()
+    ]
     where = f"{run.stage.name} {epoch + 1}/{run.stage.epochs}"
     if bar.disable:
         print(f"{where}: {', '.join(figures)}", flush=True)

@@ -18,12 +18,15 @@ class EfficientNet(EfficientNetTaps):
         variant: Size, "b0" to "b7".
         pretrained: Start from the ImageNet weights (False: random weights).
         weights: A state_dict file to start from instead of the download.
+        frozen_stride: Layers up to this stride keep their first weights in every stage (2 to 16; 0: none); 4 saves a third of a step.
     """
 
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
-    def __init__(self, *, variant: str = "b0", pretrained: bool = True, weights: str | None = None):
+    def __init__(
+        self, *, variant: str = "b0", pretrained: bool = True, weights: str | None = None, frozen_stride: int = 0
+    ):
         if variant not in _VARIANTS:
             raise UserError(f"unknown EfficientNet variant '{variant}'{nearest(variant, _VARIANTS)}")
         net = Package.from_name(f"efficientnet-{variant}", include_top=False)
@@ -31,7 +34,7 @@ class EfficientNet(EfficientNetTaps):
             load_into(net, read_state_dict(weights), weights)
         elif pretrained:
             load_into(net, _download(f"efficientnet-{variant}"), url_map[f"efficientnet-{variant}"])
-        super().__init__(net)
+        super().__init__(net, frozen_stride)
 
 
 def _download(package_name: str) -> dict[str, Tensor]:

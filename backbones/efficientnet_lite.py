@@ -15,12 +15,15 @@ class EfficientNetLite(EfficientNetTaps):
         variant: Size, "0", "1" or "2".
         pretrained: Start from the ImageNet weights (False: random weights).
         weights: A state_dict file to start from instead of the package's.
+        frozen_stride: Layers up to this stride keep their first weights in every stage (2 to 16; 0: none); 4 saves a third of a step.
     """
 
     mean = (127 / 255, 127 / 255, 127 / 255)
     std = (128 / 255, 128 / 255, 128 / 255)
 
-    def __init__(self, *, variant: str = "0", pretrained: bool = True, weights: str | None = None):
+    def __init__(
+        self, *, variant: str = "0", pretrained: bool = True, weights: str | None = None, frozen_stride: int = 0
+    ):
         if variant not in ("0", "1", "2"):
             raise UserError(f"unknown EfficientNet-Lite variant '{variant}'{nearest(variant, '012')}")
         net = EfficientNet.from_name(f"efficientnet-lite{variant}")
@@ -28,7 +31,7 @@ class EfficientNetLite(EfficientNetTaps):
         if pretrained or weights:
             source = weights or _packaged_weights(variant)
             load_into(net, read_state_dict(source), source)
-        super().__init__(net)
+        super().__init__(net, frozen_stride)
 
 
 def _packaged_weights(variant: str) -> str:

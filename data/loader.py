@@ -1,6 +1,7 @@
 """Splits held decoded in memory, and the batches drawn from them: every draw follows from a key, never from a state."""
 
 import random
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,13 +35,16 @@ class Split:
         self.dataset = dataset
         self._kept: dict[int, Sample] = {}
         self._left = budget_bytes
+        self._digests: dict[int, int] = {}
         self._index_of = {id_: index for index, id_ in enumerate(dataset.ids)}
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def keep(self, index: int, sample: Sample) -> None:
-        """Hold on to a decoded sample if the budget allows."""
+        """Hold on to a decoded sample if the budget allows, and remember what it looked like."""
+        tensors = [sample.image, *sample.target.values()]
+        self._digests[index] = zlib.crc32(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors))
         size = sample.image.numel() + sum(value.nbytes for value in sample.target.values())
         if index not in self._kept and size <= self._left:
             self._kept[index] = sample
@@ -49,14 +53,26 @@ class Split:
     def sample(self, index: int) -> Sample:
         if index not in self._kept:
             sample = self.dataset.read(index)
+            if index in self._digests:  # read before, and more than the budget held
+                return sample
             self.keep(index, sample)
             return sample
         return self._kept[index]
 
+    def fingerprint(self) -> str:
+        """Changes with any pixel or label of the split."""
+        for index in range(len(self)):
+            if index not in self._digests:
+                self.sample(index)
+        content = [(id_, self._digests[index]) for index, id_ in enumerate(self.dataset.ids)]
+        return f"{zlib.crc32(repr(content).encode()):08x}"
+
     def indices(self, ids: Iterable[str]) -> list[int]:
         return [self._index_of[id_] for id_ in ids]
 
-    def training_batch(self, task: str, indices: Sequence[int], size: int, augment: Augment, key: str, origin="stage") -> Batch:
+    def training_batch(
+        self, task: str, indices: Sequence[int], size: int, augment: Augment, key: str, origin="stage"
+    ) -> Batch:
         """Augmented views; each image's draw depends on `key` and its id alone."""
         views, targets, ids = [], [], []
         for index in indices:

@@ -25,12 +25,16 @@ class Fpn(Neck):
         self.out_channels = channels
         self.lateral = nn.ModuleDict(
             {
-                str(level): nn.Sequential(nn.Conv2d(backbone_channels[level], channels, 1, bias=False), make_norm(channels))
+                str(level): nn.Sequential(
+                    nn.Conv2d(backbone_channels[level], channels, 1, bias=False), make_norm(channels)
+                )
                 for level in sorted(backbone_channels)
                 if stride <= level <= 32
             }
         )
-        self.output = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), make_norm(channels), nn.ReLU())
+        self.output = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), make_norm(channels), nn.ReLU()
+        )
 
     def forward(self, maps: dict[int, Tensor]) -> Tensor:
         merged = None

@@ -71,7 +71,11 @@ class Lwf(Strategy):
         for batch, rows in zip(step.batches, step.rows, strict=True):
             new = batch.origin == "stage"
             own = task in (None, batch.task)
-            if self.images == "both" or (self.images == "new" and new) or (self.images == "replayed" and own and not new):
+            if (
+                self.images == "both"
+                or (self.images == "new" and new)
+                or (self.images == "replayed" and own and not new)
+            ):
                 chosen.append(rows)
         return chosen
 

@@ -4,7 +4,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Okabe & Ito's colours for colour-blind readers, repeated darker for long vocabularies
 _BASE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66))
-COLOURS = _BASE + tuple(tuple(c * 6 // 10 for c in colour) for colour in _BASE) + tuple(tuple(c // 3 for c in colour) for colour in _BASE)
+COLOURS = (
+    _BASE
+    + tuple(tuple(c * 6 // 10 for c in colour) for colour in _BASE)
+    + tuple(tuple(c // 3 for c in colour) for colour in _BASE)
+)
 
 
 def colour_of(label: int) -> tuple[int, int, int]:

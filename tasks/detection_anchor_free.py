@@ -67,7 +67,9 @@ class AnchorFree(Detection):
         predicted = ltrb_to_xyxy(centres[cell], log_ltrb[image, cell].clamp(max=6.0).exp() * stride)
         giou = generalized_box_iou_loss(predicted, matched)
         giou = (giou * quality).sum() / quality.sum().clamp(min=1.0)
-        centre = binary_cross_entropy_with_logits(centerness[image, cell], quality, reduction="sum") / max(len(image), 1)
+        centre = binary_cross_entropy_with_logits(centerness[image, cell], quality, reduction="sum") / max(
+            len(image), 1
+        )
         return {"class": self.class_weight * focal, "box": self.box_weight * giou, "centerness": centre}
 
     def distill_loss(self, student, teacher, temperature) -> Tensor:

@@ -58,7 +58,9 @@ class Grid(Detection):
         winner = owner[row, place]
 
         size = torch.tensor([width * stride, height * stride], device=raw.device)
-        wanted = torch.cat([centre - cell_xy, ((matched[:, 2:] - matched[:, :2]) / size).clamp(0, 1).sqrt()], dim=1)[winner]
+        wanted = torch.cat([centre - cell_xy, ((matched[:, 2:] - matched[:, :2]) / size).clamp(0, 1).sqrt()], dim=1)[
+            winner
+        ]
         cells = prediction[row, place]
         objects = max(len(winner), 1)
         weight = torch.where(owner >= 0, 1.0, self.empty_weight)
