@@ -36,7 +36,9 @@ STYLE = {
     "text.parse_math": False,  # names from the files are no formulas
     "svg.hashsalt": "onehead",
 }
-WIDTH = 7.0  # inches, a page's text width
+WIDTH = 7.0  # inches, a page's text width; exceeded only by long names
+AXES_WIDTH = 4.0  # inches that a panel keeps beside its legend
+CHARACTER = 0.075  # inches, mean width of a character at 9 points
 LOG_RATIO = 30.0  # losses that span more are drawn on a logarithmic axis
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a text that interrupts a line
 
@@ -62,7 +64,7 @@ class Overlay:
     def look(self, run: int, term: Term, number: int) -> dict:
         """Keyword arguments of `plot` for a panel's term of that number."""
         known = term.task in self.coloured
-        every = max(1, len(term.points) // 10)  # about ten markers a line, shifted so that terms do not hide others
+        every = max(1, len(term.points) // 8)  # about eight markers a line, shifted so that terms do not hide others
         return {
             "color": COLOURS[self.coloured.index(term.task) % len(COLOURS)] if known else "black",
             "marker": MARKERS[number % len(MARKERS)],
@@ -82,13 +84,12 @@ class Overlay:
             handles.setdefault(term.label, Line2D([], [], **look))
         axes.legend(handles=[*handles.values(), *more], loc="upper left", bbox_to_anchor=(1.01, 1.04), borderaxespad=0)
 
-    def name_runs(self, figure: Figure) -> None:
-        """The legend of the runs' line styles above the figure, if there are several."""
+    def name_runs(self, figure: Figure, panels: dict[str, Panel]) -> None:
+        """Above the figure the legend of the line styles of the runs drawn in it, if several are compared."""
         if self.several:
-            handles = [
-                Line2D([], [], color="black", linestyle=DASHES[i], label=run) for i, run in enumerate(self.names)
-            ]
-            columns = int(WIDTH / (0.08 * max(map(len, self.names)) + 0.7))
+            runs = sorted({run for panel in panels.values() for run, _ in panel})
+            handles = [Line2D([], [], color="black", linestyle=DASHES[i], label=self.names[i]) for i in runs]
+            columns = int(WIDTH / (CHARACTER * max(map(len, self.names)) + 0.8))
             figure.legend(handles=handles, loc="outside upper left", ncols=max(1, min(columns, len(handles))))
 
 
@@ -104,9 +105,7 @@ def curve_figure(overlay: Overlay, stage: tuple[int, str] | None = None) -> Figu
                 panels.setdefault(term.panel, []).append((run, term))
     if not panels:
         return None
-    heights = [max(1.35, 0.3 + 0.165 * len({term.label for _, term in panel})) for panel in panels.values()]
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.7), layout="constrained")
-    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    figure, column = _stack(panels, 1.35)
     for axes, (label, panel) in zip(column, panels.items(), strict=True):
         overlay.draw(axes, panel)
         axes.set_ylabel(label)
@@ -120,10 +119,19 @@ def curve_figure(overlay: Overlay, stage: tuple[int, str] | None = None) -> Figu
     column[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=(1, 2, 5, 10)))
     column[-1].set_xlabel(f"epoch of stage {stage[0] + 1} ({stage[1]})" if stage else "epoch, over all stages")
     if stage is None:
-        _mark_stages(list(column), overlay)
+        _mark_stages(column, overlay)
     figure.align_ylabels(column)
-    overlay.name_runs(figure)
+    overlay.name_runs(figure, panels)
     return figure
+
+
+def _stack(panels: dict[str, Panel], height: float) -> tuple[Figure, list[Axes]]:
+    """Axes below one another, at least `height` inches high each, with room for all legend entries beside them."""
+    heights = [max(height, 0.3 + 0.165 * len({term.label for _, term in panel})) for panel in panels.values()]
+    longest = max(len(term.label) for panel in panels.values() for _, term in panel)
+    width = max(WIDTH, AXES_WIDTH + 1.2 + CHARACTER * longest)
+    figure = Figure(figsize=(width, sum(heights) + 0.7), layout="constrained")
+    return figure, list(figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0])
 
 
 def _scale_losses(axes: Axes) -> None:
@@ -143,14 +151,14 @@ def _mark_stages(column: list[Axes], overlay: Overlay) -> None:
         schedules.setdefault(history.borders(), run)
     for row, (schedule, run) in enumerate(reversed(schedules.items())):
         style = {"color": "0.5", "linewidth": 0.8, "linestyle": DASHES[run], "zorder": 0}
-        top = column[0].get_xaxis_transform() + ScaledTranslation(
-            0, (0.12 + 0.17 * row), column[0].figure.dpi_scale_trans
-        )
+        above = ScaledTranslation(0, 0.12 + 0.17 * row, column[0].figure.dpi_scale_trans)
+        top = {"transform": column[0].get_xaxis_transform() + above}
         for (_, start), (name, end) in itertools.pairwise([("", 0.0), *schedule]):
             if len(schedules) > 1:
-                ticks = Line2D([start, end], [1, 1], transform=top, clip_on=False, marker="|", **style)
-                column[0].add_artist(ticks)
-            column[0].text((start + end) / 2, 1, name, transform=top, ha="center", va="center", bbox=WHITE)
+                column[0].add_artist(Line2D([start, end], [1, 1], clip_on=False, marker="|", **top, **style))
+            room = int((end - start) / column[0].get_xlim()[1] * AXES_WIDTH / CHARACTER)
+            short = name if len(name) <= room else name[: max(1, room - 1)] + "…"
+            column[0].text((start + end) / 2, 1, short, ha="center", va="center", bbox=WHITE, **top)
             if start:
                 for axes in column:
                     axes.axvline(start, label="border", **style)
@@ -161,11 +169,12 @@ def matrix_figure(overlay: Overlay) -> Figure | None:
     shown = [(name, history) for name, history in zip(overlay.names, overlay.histories, strict=True) if history.matrix]
     if not shown:
         return None
-    columns = 2 if len(shown) > 1 and len(overlay.tasks) <= 4 else 1
     lines = max(len(history.matrix) + len(history.baseline) for _, history in shown)
+    longest = max(len(name) for _, h in shown for name in (*h.tasks, *h.metrics.values(), *h.stages.values()))
+    width = max(0.75, CHARACTER * longest + 0.15) * len(overlay.tasks) + max(1.4, CHARACTER * longest + 0.7)
+    columns = 2 if len(shown) > 1 and 2 * width <= 1.3 * WIDTH else 1
     rows = math.ceil(len(shown) / columns)
-    size = (columns * (0.75 * len(overlay.tasks) + 1.4) + 0.8, rows * (0.36 * lines + 0.7))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(columns * width + 0.8, rows * (0.36 * lines + 0.7)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat[len(shown) :]:
@@ -209,8 +218,7 @@ def forgetting_figure(overlay: Overlay) -> Figure | None:
             panels.setdefault(term.panel, []).append((run, term))
     if not panels:
         return None
-    figure = Figure(figsize=(WIDTH, 1.9 * len(panels) + 0.5), layout="constrained")
-    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    figure, column = _stack(panels, 1.9)
     for axes, (kind, panel) in zip(column, panels.items(), strict=True):
         limit = {"color": "0.4", "linewidth": 1, "linestyle": (0, (8, 3)), "zorder": 0, "label": f"limit {LIMIT:g} %"}
         overlay.draw(axes, panel, axes.axhline(LIMIT, **limit))
@@ -218,6 +226,9 @@ def forgetting_figure(overlay: Overlay) -> Figure | None:
         axes.set_ylabel(f"drop from {kind}\nbaseline (%)")
     finished = range(max(len(history.matrix) for history in overlay.histories))
     names = [dict.fromkeys(h.stages[i] for h in overlay.histories if i in h.stages) for i in finished]
-    column[-1].set_xticks(finished, [f"after {' / '.join(found) or f'stage {i + 1}'}" for i, found in enumerate(names)])
-    overlay.name_runs(figure)
+    labels = [" / ".join(found) or f"stage {i + 1}" for i, found in enumerate(names)]
+    slant = {"rotation": 20, "ha": "right"} if max(map(len, labels)) * len(labels) * CHARACTER > AXES_WIDTH else {}
+    column[-1].set_xticks(finished, labels, **slant)
+    column[-1].set_xlabel("after stage")
+    overlay.name_runs(figure, panels)
     return figure

@@ -144,7 +144,7 @@ def test_forgetting_against_both_baselines(run):
     assert points(stage, "trees -2.5 %, height 0.410") == [(1, 0), (2, pytest.approx(-2.5))]
     assert points(stage, "birds +0.0 %, count 0.800") == [(2, 0)]
     assert list(line(single, "limit 5 %").get_ydata()) == [5, 5]
-    assert [label.get_text() for label in stage.get_xticklabels()] == ["after river", "after trees", "after birds"]
+    assert [label.get_text() for label in stage.get_xticklabels()] == ["river", "trees", "birds"]
 
 
 def test_tasks_keep_their_colour_and_terms_differ_without_it(run):
@@ -214,8 +214,8 @@ def test_runs_of_different_schedules_show_all_their_borders(run, tmp_path):
     assert sorted(text.get_text() for text in figure.axes[0].texts) == ["birds", "river", "river", "trees", "trees"]
     drops = panel(forgetting_figure(overlay(run, other)), "drop from stage\nbaseline (%)")
     assert points(drops, "other: river") == [(0, 0), (1, pytest.approx(2))]
-    written = plot_runs([run, other], tmp_path / "out")
-    assert {path.stem for path in written} >= {"stage1_river", "stage3_birds", "curves", "matrix"}
+    (runs,) = curve_figure(overlay(run, other), (2, "birds")).legends
+    assert [text.get_text() for text in runs.get_texts()] == ["run"]  # the other has no such stage
 
 
 def test_runs_of_the_same_name_and_twice_the_same(run, tmp_path):
@@ -289,34 +289,6 @@ def test_a_score_of_null_when_learned_gives_no_stage_baseline(tmp_path):
     assert History.read(run).baseline == {"stage": {"trees": 0.4, "birds": 0.5}}
     labels = legend(forgetting_figure(overlay(run)).axes[0])
     assert labels == ["trees", "birds +0.0 %, count 0.500", "limit 5 %"]
-
-
-# the log itself
-
-
-def test_append_and_read(tmp_path):
-    for number in range(3):
-        append_log(tmp_path / "log.jsonl", {"kind": "x", "number": number})
-    assert read_log(tmp_path) == [{"kind": "x", "number": number} for number in range(3)]
-    assert (tmp_path / "log.jsonl").read_bytes().count(b"\n") == 3
-    with pytest.raises(ValueError):
-        append_log(tmp_path / "log.jsonl", {"value": math.nan})
-    assert len(read_log(tmp_path)) == 3
-
-
-def test_torn_last_line_is_left_out_and_then_replaced(tmp_path, capsys):
-    log = tmp_path / "log.jsonl"
-    log.write_text('{"a": 1}\n{"a": 2')
-    assert read_log(tmp_path) == [{"a": 1}]
-    assert f"{log}:2: last line is torn" in capsys.readouterr().err
-    append_log(log, {"a": 3})
-    assert log.read_text() == '{"a": 1}\n{"a": 3}\n'
-
-
-def test_whole_last_line_without_newline_is_kept(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"a": 1}')
-    append_log(tmp_path / "log.jsonl", {"a": 2})
-    assert read_log(tmp_path) == [{"a": 1}, {"a": 2}]
 
 
 # bad input
