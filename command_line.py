@@ -17,7 +17,9 @@ import progress
 import registry
 from errors import UserError, nearest
 from models import build_model
-from recipe import Recipe, make_recipe, read_yaml, single_task
+from pictures import draw_forgotten
+from plot_log import plot_runs
+from recipe import Recipe, make_recipe, read_recipe, single_task
 from replay import Memory
 from results import LIMIT, verdict, write_json
 from runlog import LOG, RESULTS
@@ -44,7 +46,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
         )
     parser = ArgumentParser(prog="train.py", exit_on_error=False, allow_abbrev=False, description=_ABOUT)
     _add_own(parser)
-    recipe, options = make_recipe(read_yaml(source), argv, str(source), parser)
+    recipe, options = make_recipe(read_recipe(source), argv, str(source), parser)
     run_dir = known.run_dir or f"runs/{source.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     return argparse.Namespace(
         recipe=recipe, run_dir=Path(run_dir), **{k: options[k] for k in ("resume", "baselines", "device")}
@@ -78,7 +80,7 @@ def start(options: argparse.Namespace, make_run):
     state = None
     if options.resume:
         state = progress.read(folder)
-        saved = make_recipe(read_yaml(folder / CONFIG), source=str(folder / CONFIG))[0]
+        saved = make_recipe(read_recipe(folder / CONFIG), source=str(folder / CONFIG))[0]
         if saved.resolved != recipe.resolved:
             raise UserError(
                 f"{folder}: the recipe given differs from the run's own {CONFIG}; resume without --config or flags"
@@ -127,6 +129,12 @@ def baselines(options: argparse.Namespace, run, make_run, train) -> dict[str, fl
             done = alone.scores[0][stage.name]
         single[stage.name] = done
     return single
+
+
+def draw(run) -> None:
+    """Curves, score matrix and the pictures of what was forgotten, into the run's figures."""
+    plot_runs([run.folder], run.folder / "figures")
+    draw_forgotten(run.folder, run.val, run.folder / "figures")
 
 
 def _identity(recipe: Recipe, split) -> str:

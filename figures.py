@@ -69,7 +69,7 @@ class Overlay:
             "color": COLOURS[self.coloured.index(term.task) % len(COLOURS)] if known else "black",
             "marker": MARKERS[number % len(MARKERS)],
             "linestyle": DASHES[(run if self.several else number) % len(DASHES)],
-            "markevery": (number * every // 4 % every, every),
+            "markevery": (-(-number * every // 4) % every, every),
             "label": f"{self.names[run]}: {term.label}" if self.several else term.label,
         }
 
@@ -82,7 +82,7 @@ class Overlay:
             axes.plot(*zip(*term.points, strict=True), **look)
             look |= {"label": term.label, "markevery": None} | ({"linestyle": "-"} if self.several else {})
             handles.setdefault(term.label, Line2D([], [], **look))
-        axes.legend(handles=[*handles.values(), *more], loc="upper left", bbox_to_anchor=(1.01, 1.04), borderaxespad=0)
+        axes.legend(handles=[*handles.values(), *more], loc="upper left", bbox_to_anchor=(1.02, 1.04), borderaxespad=0)
 
     def name_runs(self, figure: Figure, panels: dict[str, Panel]) -> None:
         """Above the figure the legend of the line styles of the runs drawn in it, if several are compared."""

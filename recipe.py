@@ -5,7 +5,7 @@ import difflib
 import inspect
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -139,6 +139,22 @@ class Recipe:
 
 _SCALARS = ("seed", "image_size", "data_root", "order", "eval_every", "memory_per_task", "precision")
 _INJECTED = {"self", "classes", "backbone_channels", "make_norm", "root", "split"}
+
+
+def read_recipe(path: Path) -> dict:
+    """A recipe's plain form. `extends: other.yaml` (beside it) starts from that one: mappings merge, but `strategies`
+    and anything else replaces what was there."""
+    content = read_yaml(path)
+    base = content.pop("extends", None)
+    return content if base is None else _merged(read_recipe(path.parent / str(base)), content)
+
+
+def _merged(base: dict, over: dict) -> dict:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "strategies"
+        merged[key] = _merged(base[key], value) if both else value
+    return merged
 
 
 def read_yaml(path: Path) -> dict:

@@ -43,7 +43,7 @@ def summarise(tasks: list[str], metrics: dict[str, str], scores: list[dict[str, 
     final = dict(zip(tasks, last, strict=True))
     stage = {task: matrix[i][i] if i < len(matrix) else None for i, task in enumerate(tasks)}
     baseline = {"single": {task: single.get(task) for task in tasks}, "stage": stage}
-    old = [i for i in range(len(tasks) - 1)] if done else []
+    old = range(len(tasks) - 1) if done else []
     moved = [matrix[-1][i] - matrix[i][i] for i in old if None not in (matrix[-1][i], matrix[i][i])]
     learned = [value for value in last if value is not None]
     return {

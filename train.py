@@ -313,8 +313,9 @@ def main(argv: list[str] | None = None) -> int:
         again = f"python train.py --run_dir {options.run_dir} --resume"
         print(f"\nstopped; the last finished epoch is kept. Go on with: {again}", file=sys.stderr)
         return 130
+    command_line.draw(run)
     print(command_line.table(results, {name: task.label for name, task in run.tasks.items()}))
-    print(f"checkpoints, results.json and log.jsonl lie in {run.folder}")
+    print(f"checkpoints, results.json and log.jsonl lie in {run.folder}, figures in {run.folder / 'figures'}")
     return 0
 
 

@@ -18,7 +18,7 @@ class EfficientNet(EfficientNetTaps):
         variant: Size, "b0" to "b7".
         pretrained: Start from the ImageNet weights (False: random weights).
         weights: A state_dict file to start from instead of the download.
-        frozen_stride: Layers up to this stride keep their first weights in every stage (2 to 16; 0: none); 4 saves a third of a step.
+        frozen_stride: Layers up to this stride never train (2 to 16; 0: all train); 4 saves a third of a step.
     """
 
     mean = (0.485, 0.456, 0.406)
@@ -45,6 +45,6 @@ def _download(package_name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"{url}: could not fetch the ImageNet weights of {package_name} ({error}). Fetch the file where there is a network "
-            f"and give it with --backbone_weights FILE, or use --backbone.name efficientnet_lite0, whose weights come in a package"
+            f"and give it with --backbone_weights FILE, or use --backbone.name efficientnet_lite0 (weights in a package)"
         ) from error
     return {key: value for key, value in state.items() if not key.startswith("_fc.")}

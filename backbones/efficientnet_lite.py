@@ -15,7 +15,7 @@ class EfficientNetLite(EfficientNetTaps):
         variant: Size, "0", "1" or "2".
         pretrained: Start from the ImageNet weights (False: random weights).
         weights: A state_dict file to start from instead of the package's.
-        frozen_stride: Layers up to this stride keep their first weights in every stage (2 to 16; 0: none); 4 saves a third of a step.
+        frozen_stride: Layers up to this stride never train (2 to 16; 0: all train); 4 saves a third of a step.
     """
 
     mean = (127 / 255, 127 / 255, 127 / 255)

@@ -64,7 +64,7 @@ class Coco(Dataset):
         if image.shape[1:] != (entry.height, entry.width):
             raise UserError(
                 f"{path}: image is {image.shape[2]}x{image.shape[1]}, {self._file} says "
-                f"{entry.width}x{entry.height} (width x height); its boxes would not fit: use the image the annotations were made for"
+                f"{entry.width}x{entry.height} (width x height); its boxes would not fit: use the image they were made for"
             )
         return Sample(self.ids[index], image, {name: values.clone() for name, values in target.items()})
 

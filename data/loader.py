@@ -84,7 +84,7 @@ class Split:
         return Batch(task, torch.stack(views), targets, ids, origin)
 
     def epoch(self, task: str, batch_size: int, size: int, augment: Augment, key: str) -> Iterator[Batch]:
-        """One pass in an order drawn from `key`; prepared one batch ahead in a thread. A last batch of one image is left out."""
+        """One pass in an order drawn from `key`, prepared one batch ahead. A last batch of one image is left out."""
         order = list(range(len(self)))
         random.Random(key).shuffle(order)
         chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

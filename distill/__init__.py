@@ -24,9 +24,10 @@ def response_weighted_mse(student: Tensor, teacher: Tensor, weight: Tensor) -> T
     return (weight * squared).sum() / weight.sum().clamp(min=1e-6)
 
 
-def map_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of feature maps (FitNets, Romero et al. 2015), in units of the teacher map's mean square.
+def map_distance(student: Tensor, teacher: Tensor, relative: bool = True) -> Tensor:
+    """Mean squared difference of feature maps (FitNets, Romero et al. 2015).
 
-    Deviation: the division, so that a weight means the same for any width and scale of the map.
+    relative: in units of the teacher map's mean square (our deviation), so that a weight means the same at any scale.
     """
-    return mse_loss(student, teacher) / teacher.square().mean().clamp(min=torch.finfo(teacher.dtype).tiny)
+    unit = teacher.square().mean().clamp(min=torch.finfo(teacher.dtype).tiny) if relative else 1.0
+    return mse_loss(student, teacher) / unit

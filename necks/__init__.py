@@ -8,11 +8,12 @@ GROUPS = 16  # of GroupNorm, where the recipe asks for it
 class Neck(nn.Module):
     """Constructor: (channels: backbone's stride → channels, make_norm: channels → norm layer, *, own options).
 
-    out_channels, stride: of the merged map.
+    out_channels, stride: of the merged map. is_fpn_layer: one feature-pyramid layer, as the challenge counts it.
     """
 
     out_channels: int
     stride: int
+    is_fpn_layer = False
 
     def forward(self, maps: dict[int, Tensor]) -> Tensor:
         """{stride: (B, C, H/stride, W/stride)} → (B, out_channels, H/self.stride, W/self.stride)."""

@@ -17,6 +17,8 @@ class Fpn(Neck):
         stride: Stride of the map, 8 or 16.
     """
 
+    is_fpn_layer = True
+
     def __init__(self, backbone_channels: dict[int, int], make_norm, *, channels: int = 160, stride: int = 8):
         super().__init__()
         if stride not in (8, 16):

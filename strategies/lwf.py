@@ -17,6 +17,7 @@ class Lwf(Strategy):
         weights: Stage name → weight of its distillation loss (default 1).
         temperature: Softens class distributions; one value, or stage name → value.
         features: Trunk part → weight of the distance of its map from the teacher's.
+        relative: Feature distances in units of the teacher map's mean square; false: plain mean squared error.
         images: "new": the stage's images, as in the paper; "replayed": every old task on its own replayed images, as in the
             original system; "both": every old task on all images of the step.
     """
@@ -27,6 +28,7 @@ class Lwf(Strategy):
         weights: dict[str, float] | None = None,
         temperature: float | dict[str, float] = 2.0,
         features: dict[str, float] | None = None,
+        relative: bool = True,
         images: str = "both",
     ):
         if images not in IMAGES:
@@ -34,6 +36,7 @@ class Lwf(Strategy):
         self.weights = weights or {}
         self.temperature = temperature
         self.features = features or {}
+        self.relative = relative
         self.images = images
         self.teacher: Teacher | None = None
         self.old: list[str] = []
@@ -62,7 +65,8 @@ class Lwf(Strategy):
         every = self._rows(step, None)
         for part, weight in self.features.items():
             if every and weight:
-                terms[part] = weight * map_distance(_take(step.maps[part], every), _take(maps[part], every))
+                student, wanted = _take(step.maps[part], every), _take(maps[part], every)
+                terms[part] = weight * map_distance(student, wanted, self.relative)
         return terms
 
     def _rows(self, step, task: str | None) -> list[slice]:

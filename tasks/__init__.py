@@ -18,6 +18,7 @@ class Task(ABC):
     kind: ClassVar[str]  # of the datasets it reads: data.Dataset.kind
     metric: ClassVar[str]  # the figure it is judged by, higher is better, in [0, 1]
     label: ClassVar[str]  # that figure's name in print
+    flag: ClassVar[str]  # its baseline is eval.py's --base_<flag>
     headlines: ClassVar[dict[str, str]]  # metric → its name in print: what eval.py prints besides, in this order
 
     def __init__(self, classes: Sequence[str]):

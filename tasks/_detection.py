@@ -18,6 +18,7 @@ class Detection(Task):
     kind = "detection"
     metric = "ap50"
     label = "mAP@0.5"
+    flag = "map"
     headlines = {"ap50": "mAP@0.5", "ap": "mAP@[.5:.95]"}
     outputs: int
 

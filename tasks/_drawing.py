@@ -4,11 +4,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Okabe & Ito's colours for colour-blind readers, repeated darker for long vocabularies
 _BASE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66))
-COLOURS = (
-    _BASE
-    + tuple(tuple(c * 6 // 10 for c in colour) for colour in _BASE)
-    + tuple(tuple(c // 3 for c in colour) for colour in _BASE)
-)
+COLOURS = tuple(tuple(c * shade // 10 for c in colour) for shade in (10, 6, 3) for colour in _BASE)
 
 
 def colour_of(label: int) -> tuple[int, int, int]:

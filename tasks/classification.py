@@ -23,6 +23,7 @@ class Classification(Task):
     kind = "classification"
     metric = "top1"
     label = "Top-1"
+    flag = "top1"
     headlines = {"top1": "Top-1"}
 
     def __init__(self, classes, *, pooling: str = "avg", label_smoothing: float = 0.0, dropout: float = 0.0):

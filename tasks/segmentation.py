@@ -25,6 +25,7 @@ class Segmentation(Task):
     kind = "segmentation"
     metric = "miou"
     label = "mIoU"
+    flag = "miou"
     headlines = {"miou": "mIoU", "miou_fg": "mIoU_fg"}
 
     def __init__(self, classes, *, loss_stride: int = 1, label_smoothing: float = 0.0):
