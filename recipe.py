@@ -22,6 +22,9 @@ from strategies import Strategy
 from tasks import Task
 
 
+FOLDS = 5  # that a training set can be cut into for tuning
+
+
 @dataclass(frozen=True)
 class Norm:
     """Norm policy.
@@ -100,6 +103,7 @@ class Recipe:
         data_root: Folder that holds the data sets.
         order: Stages to run and their order (default: all, as written).
         eval_every: Score all learned tasks on val every so many epochs, for the curves; 0: at stage ends only.
+        fold: For tuning without looking at val: train on four fifths of every training set and score on this fifth (0 to 4).
         memory_per_task: Images kept of every finished task; null: all of them (then it is no longer a small memory).
         precision: "float32", or "bfloat16" for mixed precision on a GPU; "auto" chooses bfloat16 where there is a GPU.
         backbone: Name and options, from backbones/.
@@ -115,6 +119,7 @@ class Recipe:
     data_root: str = "DL_data"
     order: list[str] | None = None
     eval_every: int = 0
+    fold: int | None = None
     memory_per_task: int | None = 10
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     backbone: dict = field(default_factory=dict)
@@ -137,7 +142,7 @@ class Recipe:
         return {part for part, rate in stage.rates.items() if rate == 0}
 
 
-_SCALARS = ("seed", "image_size", "data_root", "order", "eval_every", "memory_per_task", "precision")
+_SCALARS = ("seed", "image_size", "data_root", "order", "eval_every", "fold", "memory_per_task", "precision")
 _INJECTED = {"self", "classes", "backbone_channels", "make_norm", "root", "split"}
 
 
@@ -299,6 +304,8 @@ def _check(recipe: Recipe) -> None:
         raise UserError(f"image_size is {recipe.image_size}, expected a multiple of 32")
     if not 1 <= recipe.head.layers <= 8:
         raise UserError(f"head.layers is {recipe.head.layers}, expected 1 to 8 (the challenge allows 2 or 3)")
+    if recipe.fold is not None and not 0 <= recipe.fold < FOLDS:
+        raise UserError(f"fold is {recipe.fold}, expected 0 to {FOLDS - 1}, or none")
     for name in recipe.order or ():
         if name not in recipe.stages:
             raise UserError(f"order names the stage '{name}'{nearest(name, recipe.stages)}")

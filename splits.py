@@ -1,13 +1,14 @@
 """Opens the sets that a recipe names, and refuses to start on anything unusable."""
 
+import random
 from pathlib import Path
 
 import registry
-from data import Dataset
+from data import Dataset, Subset
 from data.loader import Split
 from data.validate import findings, listing, open_with_findings
 from errors import UserError
-from recipe import Recipe, Stage
+from recipe import FOLDS, Recipe, Stage
 from tasks import Task
 
 MEMORY_BUDGET = 1 << 30  # bytes of decoded images kept, over all splits of a run
@@ -22,14 +23,25 @@ def open_splits(recipe: Recipe, stages: list[Stage], which: str, classes: dict |
     splits, found = {}, []
     budget = MEMORY_BUDGET // (2 * len(recipe.stages))
     for stage in stages:
-        dataset, problems = _open(stage, root, which, (classes or {}).get(stage.name))
+        source = "train" if recipe.fold is not None else which
+        dataset, problems = _open(stage, root, source, (classes or {}).get(stage.name))
         found += problems
+        if dataset is not None and recipe.fold is not None:
+            dataset = Subset(dataset, _fold(len(dataset), recipe, which))
         if dataset is not None:
             splits[stage.name] = split = Split(dataset, budget)
             found += findings(dataset, split.keep, f"checking {stage.name}/{which}")
     if found:
         raise UserError(f"{root}: cannot be used ({which}): {listing(found)}")
     return splits
+
+
+def _fold(count: int, recipe: Recipe, which: str) -> list[int]:
+    """Items of the training set that play `which` in this fold; the same partition for every seed."""
+    order = list(range(count))
+    random.Random("folds").shuffle(order)
+    held_out = set(order[recipe.fold :: FOLDS])
+    return [index for index in range(count) if (index in held_out) == (which == "val")]
 
 
 def _open(stage: Stage, root: Path, which: str, classes) -> tuple[Dataset | None, list[str]]:

@@ -61,3 +61,22 @@ class Dataset(ABC):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class Subset(Dataset):
+    """Some items of another data set: a fold."""
+
+    def __init__(self, whole: Dataset, indices: Sequence[int]):
+        self.whole = whole
+        self.indices = list(indices)
+        self.kind, self.classes, self.folder = whole.kind, whole.classes, whole.folder
+        self.ids = tuple(whole.ids[index] for index in self.indices)
+
+    def read(self, index: int) -> Sample:
+        return self.whole.read(self.indices[index])
+
+    def files(self, index: int) -> Sequence[Path]:
+        return self.whole.files(self.indices[index])
+
+    def labels(self, index: int) -> set[int]:
+        return self.whole.labels(self.indices[index])

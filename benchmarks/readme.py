@@ -1,0 +1,76 @@
+"""python -m benchmarks.readme [RUN ...]: keep the results of runs in benchmarks/results, and rewrite the README's table from them."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+from errors import UserError, command
+from results import write_json
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
+PUBLISHED = "| original, published (B0, RTX 5090, one seed) | – → – | 0.5594 → 0.5452 | 0.0199 → 0.0205 | 0.7167 | – | – |"
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.split(": ", 1)[1])
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs to take in, named after their recipe")
+    for run in parser.parse_args(argv).runs:
+        _take_in(run)
+    kept = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
+    if not kept:
+        raise UserError(f"{HERE / 'results'}: no results yet; name finished runs")
+    before, rest = README.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    README.write_text(f"{before}{BEGIN}\n{table(kept)}\n{END}{after}")
+
+
+def _take_in(run: Path) -> None:
+    """A run's figures and what they were measured on, without its images' ids."""
+    for name in ("results.json", "env.json", "config.yaml"):
+        if not (run / name).is_file():
+            raise UserError(f"{run / name}: missing; expected the folder of a finished run")
+    results = json.loads((run / "results.json").read_text())
+    if results["acc"] is None:
+        raise UserError(f"{run}: not all stages are finished; go on with python train.py --run_dir {run} --resume")
+    results.pop("replay")
+    recipe = yaml.safe_load((run / "config.yaml").read_text())
+    kept = {"name": run.name, "seed": recipe["seed"], "results": results, "env": json.loads((run / "env.json").read_text())}
+    write_json(HERE / "results" / f"{run.name}.json", kept)
+
+
+def table(kept: list[dict]) -> str:
+    """Score after the stage that learned it → after the last stage, drop against both baselines, minutes."""
+    lines = [
+        "| run | mIoU | mIoU_fg | mAP@0.5 | Top-1 | drop % vs single: seg / det / cls | minutes |",
+        "|---|---|---|---|---|---|---|",
+        PUBLISHED,
+    ]
+    for entry in kept:
+        results = entry["results"]
+        cells = [_change(results, "seg", "miou"), _change(results, "seg", "miou_fg"), _change(results, "det", "ap50")]
+        cells += [_change(results, "cls", "top1"), _drops(results), f"{sum(results['seconds'].values()) / 60:.0f}"]
+        lines.append(f"| {entry['name']} (seed {entry['seed']}) | " + " | ".join(cells) + " |")
+    machines = {f"{e['env']['processor']}, {e['env']['cores']} cores, {e['env']['date'][:10]}" for e in kept}
+    return "\n".join([*lines, "", f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."])
+
+
+def _change(results: dict, task: str, metric: str) -> str:
+    if task not in results["tasks"]:
+        return "–"
+    learned = results["scores"][results["tasks"].index(task)][task][metric]
+    return f"{learned:.4f} → {results['scores'][-1][task][metric]:.4f}"
+
+
+def _drops(results: dict) -> str:
+    drops = results["drop_percent"]["single"]
+    return " / ".join("–" if drops[task] is None else f"{drops[task]:+.1f}" for task in results["tasks"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
