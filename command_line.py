@@ -22,6 +22,7 @@ from plot_log import plot_runs
 from recipe import Recipe, make_recipe, read_recipe, single_task
 from replay import Memory
 from results import LIMIT, verdict, write_json
+from run import Run
 from runlog import LOG, RESULTS
 from seeding import seed_of
 from splits import open_splits
@@ -74,7 +75,7 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def start(options: argparse.Namespace, make_run):
+def start(options: argparse.Namespace) -> tuple[Run, dict | None]:
     """A run ready to train, and the state it goes on from (None: a fresh one). Nothing is written before all is checked."""
     recipe, folder = options.recipe, options.run_dir
     state = None
@@ -103,11 +104,11 @@ def start(options: argparse.Namespace, make_run):
         (folder / CONFIG).write_text(yaml.safe_dump(recipe.resolved, sort_keys=False))
         write_json(folder / "env.json", environment.describe())
         (folder / LOG).write_bytes(b"")
-    return make_run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task)), state
+    return Run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task)), state
 
 
-def baselines(options: argparse.Namespace, run, make_run, train) -> dict[str, float | None]:
-    """Score of each task trained alone: same architecture, epochs, seed and images. Finished ones are reused.
+def baselines(options: argparse.Namespace, run: Run, train) -> dict[str, dict]:
+    """All scores of each task trained alone: same architecture, epochs, seed and images. Finished ones are reused.
 
     The first stage of a run is its own single-task run, draw for draw, and is not trained twice.
     """
@@ -122,9 +123,7 @@ def baselines(options: argparse.Namespace, run, make_run, train) -> dict[str, fl
         if done is None:
             print(f"baseline: {stage.name} alone, in {folder}", file=sys.stderr)
             again = (folder / CONFIG).is_file()
-            alone, state = start(
-                argparse.Namespace(recipe=recipe, run_dir=folder, resume=again, device=options.device), make_run
-            )
+            alone, state = start(argparse.Namespace(recipe=recipe, run_dir=folder, resume=again, device=options.device))
             train(alone, state)
             done = alone.scores[0][stage.name]
         single[stage.name] = done

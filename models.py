@@ -1,5 +1,6 @@
 """OneHead: backbone → neck → one shared head → a predictor per task, all reading the same map."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -28,7 +29,8 @@ class OneHead(nn.Module):
         self.statistics = statistics
         self.channels = shared[-1][0].out_channels
         self.stride = neck.stride
-        self.fixed: set[str] = set()  # parts whose norm statistics may not move
+        self.frozen: set[str] = set()  # parts that do not train at all; may name predictors still to come
+        self.fixed: set[str] = set()  # parts whose norm statistics may not move; likewise
         self.stored_statistics: dict[str, dict[str, Tensor]] = {}  # per_stage: task → trunk buffers
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
@@ -83,19 +85,25 @@ class OneHead(nn.Module):
         return raw
 
     def train(self, mode: bool = True) -> "OneHead":
-        """As usual, but norm layers of fixed parts stay in eval mode: their statistics do not move."""
+        """As usual, but norm layers of fixed parts stay in eval mode: their statistics do not move.
+
+        What is frozen stays so as a whole, without dropout or stochastic depth: a teacher shares its maps.
+        """
         super().train(mode)
-        still = [part for name, part in self.parts().items() if name in self.fixed]
-        for part in [*still, *self.trunk["backbone"].kept_frozen()]:
-            for module in part.modules():
+        parts = self.parts()
+        for layer in [*(parts[name] for name in self.frozen & set(parts)), *self.trunk["backbone"].kept_frozen()]:
+            layer.eval()
+        for name in self.fixed & set(parts):
+            for module in parts[name].modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
 
     def freeze(self, frozen: Iterable[str]) -> None:
         """Exactly these parts, and the layers that the backbone never trains, get no gradient."""
+        self.frozen = set(frozen)
         for name, part in self.parts().items():
-            part.requires_grad_(name not in frozen)
+            part.requires_grad_(name not in self.frozen)
         for layer in self.trunk["backbone"].kept_frozen():
             layer.requires_grad_(False)
 
@@ -148,9 +156,9 @@ def build(contract: type, options: dict, *args):
 
 
 def norm_maker(layer: str) -> Callable[[int], nn.Module]:
-    """channels → the recipe's norm layer: "batch", or "group" for GroupNorm with 16 channels or so a group."""
+    """channels → the norm layer: "batch", or "group" for GroupNorm with 16 groups, or fewer where they do not divide."""
     if layer == "batch":
         return nn.BatchNorm2d
     if layer == "group":
-        return lambda channels: nn.GroupNorm(GROUPS if channels % GROUPS == 0 else 8, channels)
+        return lambda channels: nn.GroupNorm(math.gcd(channels, GROUPS), channels)
     raise UserError(f"unknown norm layer '{layer}'{nearest(layer, ['batch', 'group'])}")

@@ -21,7 +21,6 @@ from necks import Neck
 from strategies import Strategy
 from tasks import Task
 
-
 FOLDS = 5  # that a training set can be cut into for tuning
 
 

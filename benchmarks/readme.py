@@ -1,4 +1,4 @@
-"""python -m benchmarks.readme [RUN ...]: keep the results of runs in benchmarks/results, and rewrite the README's table from them."""
+"""python -m benchmarks.readme [RUN ...]: keep results of runs in benchmarks/results, rewrite the README's table from them."""
 
 import argparse
 import json
@@ -13,13 +13,17 @@ from results import write_json
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
-PUBLISHED = "| original, published (B0, RTX 5090, one seed) | – → – | 0.5594 → 0.5452 | 0.0199 → 0.0205 | 0.7167 | – | – |"
+PUBLISHED = (
+    "| original, published (B0, RTX 5090, one seed) | – → – | 0.5594 → 0.5452 | 0.0199 → 0.0205 | 0.7167 | – | – |"
+)
 
 
 @command
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.split(": ", 1)[1])
-    parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs to take in, named after their recipe")
+    parser.add_argument(
+        "runs", nargs="*", type=Path, help="folders of finished runs to take in, named after their recipe"
+    )
     for run in parser.parse_args(argv).runs:
         _take_in(run)
     kept = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
@@ -40,7 +44,12 @@ def _take_in(run: Path) -> None:
         raise UserError(f"{run}: not all stages are finished; go on with python train.py --run_dir {run} --resume")
     results.pop("replay")
     recipe = yaml.safe_load((run / "config.yaml").read_text())
-    kept = {"name": run.name, "seed": recipe["seed"], "results": results, "env": json.loads((run / "env.json").read_text())}
+    kept = {
+        "name": run.name,
+        "seed": recipe["seed"],
+        "results": results,
+        "env": json.loads((run / "env.json").read_text()),
+    }
     write_json(HERE / "results" / f"{run.name}.json", kept)
 
 
@@ -57,7 +66,8 @@ def table(kept: list[dict]) -> str:
         cells += [_change(results, "cls", "top1"), _drops(results), f"{sum(results['seconds'].values()) / 60:.0f}"]
         lines.append(f"| {entry['name']} (seed {entry['seed']}) | " + " | ".join(cells) + " |")
     machines = {f"{e['env']['processor']}, {e['env']['cores']} cores, {e['env']['date'][:10]}" for e in kept}
-    return "\n".join([*lines, "", f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."])
+    footer = f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."
+    return "\n".join([*lines, "", footer])
 
 
 def _change(results: dict, task: str, metric: str) -> str:

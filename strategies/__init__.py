@@ -11,7 +11,7 @@ from data.loader import Batch
 
 if TYPE_CHECKING:
     from recipe import Stage
-    from train import Run
+    from run import Run
 
 
 @dataclass

@@ -103,6 +103,7 @@ def test_a_frozen_part_stays_bit_equal_and_every_other_part_moves(images, frozen
     train_steps(stage_run(model, dict.fromkeys(frozen, 0.0)), images)
     assert {name for name, part in model.parts().items() if not changed(part, before[name])} == set(frozen)
     assert moved_statistics(model, before) == {*TRUNK, "det"} - set(frozen)  # det has a norm layer of its own
+    assert all(p.grad is None for name in frozen for p in model.parts()[name].parameters())
 
 
 def test_layers_that_the_backbone_never_trains_stay_bit_equal_though_its_rate_is_not_0(images):
@@ -114,6 +115,11 @@ def test_layers_that_the_backbone_never_trains_stay_bit_equal_though_its_rate_is
     assert not any(changed(layer, before[name]) for name, layer in kept.items())
     assert any(name.endswith("running_mean") for name in changed(net._blocks[3], later))
     assert any(name.endswith("weight") for name in changed(net._blocks[3], later))
+
+
+def test_a_rate_may_name_the_predictor_of_a_later_stage(images):
+    model = small_model({"seg": "segmentation"})
+    train_steps(stage_run(model, {"det": 0.0}), images, 1)
 
 
 def test_a_part_freed_again_trains_again(images):
@@ -174,18 +180,26 @@ def test_statistics_move_where_the_policy_lets_them_and_weights_move_everywhere(
         assert any(key.endswith("weight") for key in changed(part, before[name])), name
 
 
-def test_per_stage_statistics_are_each_tasks_own(images):
-    norm = {"statistics": "per_stage"}
-    model = small_model(norm=norm)
+def test_per_stage_every_task_answers_with_its_own_statistics(images):
+    model = small_model(norm={"statistics": "per_stage"}).eval()
     used_norms(model)
-    first = model.eval()(images)["seg"]
+    first = model(images)
     model.store_statistics("seg")
-    used_norms(model.trunk)  # another stage moved weights of norm layers and statistics; put the weights back
-    torch.manual_seed(0)
-    live = {name: value.clone() for name, value in model.trunk.named_buffers()}
-    raw = model(images)
-    assert not torch.equal(raw["seg"], first)
-    assert all(torch.equal(value, live[name]) for name, value in model.trunk.named_buffers())
+    for name, buffer in model.trunk.named_buffers():
+        if buffer.is_floating_point():
+            buffer.mul_(1.5)  # as a later stage moves them
+    live = state_of(model.trunk)
+    second = model(images)
+    assert torch.equal(second["seg"], first["seg"])
+    assert not torch.equal(second["det"], first["det"])
+    assert not changed(model.trunk, live)
+    model.store_statistics("det")
+    for buffer in model.trunk.buffers():
+        buffer.mul_(2)
+    third = model(images, ["det", "seg"])
+    assert list(third) == ["det", "seg"]
+    assert torch.equal(third["det"], second["det"])
+    assert torch.equal(third["seg"], first["seg"])
 
 
 @pytest.mark.parametrize("statistics", ["frozen", "per_stage"])

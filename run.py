@@ -1,0 +1,76 @@
+"""A run in progress: its state, its log, its results."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import registry
+from data.loader import Split
+from models import OneHead
+from recipe import Recipe, Stage
+from replay import Memory
+from results import summarise, write_json
+from runlog import LOG, RESULTS, append_log
+from strategies import Strategy
+from tasks import Task
+
+
+@dataclass
+class Run:
+    """One training run in progress: what strategies may read."""
+
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    model: OneHead
+    strategies: dict[str, Strategy]
+    splits: dict[str, Split]  # stage → training images
+    val: dict[str, Split]
+    memory: Memory
+    tasks: dict[str, Task] = field(default_factory=dict)
+    learned: list[str] = field(default_factory=list)  # finished stages
+    scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
+    seconds: dict[str, float] = field(default_factory=dict)
+    stage: Stage | None = None
+    stage_step: int = 0
+    global_epoch: int = 0
+
+    @property
+    def frozen(self) -> set[str]:
+        return self.recipe.frozen(self.stage)
+
+    def key(self, *parts) -> str:
+        """Names a random draw: every draw follows from the seed and its place in the run, never from a state."""
+        return "/".join(map(str, (self.recipe.seed, self.stage.name, *parts)))
+
+    def log(self, kind: str, **record) -> None:
+        place = {"stage": self.stage.name, "stage_index": len(self.learned), "global_epoch": self.global_epoch}
+        append_log(self.folder / LOG, {"kind": kind, **place, **record})
+
+
+def report_epoch(run: Run, epoch: int, averages: dict[str, float], scores: dict[str, dict], bar: tqdm) -> None:
+    """Stage, epoch, loss and scores: beside the bar on a terminal, as one plain line elsewhere."""
+    figures = [f"loss {averages['total']:.3f}"]
+    figures += [
+        f"{name} {run.tasks[name].label} {row[run.tasks[name].metric] or 0:.4f}" for name, row in scores.items()
+    ]
+    where = f"{run.stage.name} {epoch + 1}/{run.stage.epochs}"
+    if bar.disable:
+        print(f"{where}: {', '.join(figures)}", flush=True)
+    else:
+        bar.set_description(where)
+        bar.set_postfix_str(", ".join(figures))
+
+
+def write_results(run: Run, single: dict[str, float | None] | None = None) -> dict:
+    """results.json: the score matrix so far and what follows from it."""
+    names = [stage.name for stage in run.recipe.running()]
+    metrics = {name: registry.load(Task, run.recipe.stages[name].task["name"])[0].metric for name in names}
+    content = summarise(names, metrics, run.scores, single or {})
+    content["parameters"] = sum(p.numel() for p in run.model.parameters())
+    kept = {"per_task": run.memory.limit, "ids": run.memory.ids, "bytes": run.memory.bytes(run.splits)}
+    content |= {"replay": kept, "seconds": {name: round(value, 1) for name, value in run.seconds.items()}}
+    write_json(run.folder / RESULTS, content)
+    return content
