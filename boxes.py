@@ -16,6 +16,13 @@ def ltrb_to_xyxy(centres: Tensor, ltrb: Tensor) -> Tensor:
     return torch.cat([centres - ltrb[..., :2], centres + ltrb[..., 2:]], dim=-1)
 
 
+def cells_inside(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Which cells' centres (A, 2) lie inside which boxes (B, N, 4), borders excluded: bool (B, A, N)."""
+    x, y = centres[:, 0, None], centres[:, 1, None]  # (A, 1)
+    b = boxes[:, None]  # (B, 1, N, 4)
+    return torch.stack([x - b[..., 0], y - b[..., 1], b[..., 2] - x, b[..., 3] - y]).amin(0) > 0
+
+
 def assign_centre_sampling(
     centres: Tensor, boxes: Tensor, ignore: Tensor, stride: int, radius: float
 ) -> tuple[Tensor, Tensor]:
@@ -30,9 +37,7 @@ def assign_centre_sampling(
     if boxes.shape[1] == 0:
         empty = torch.full((boxes.shape[0], len(centres)), -1, dtype=torch.long, device=boxes.device)
         return empty, torch.zeros_like(empty, dtype=torch.bool)
-    x, y = centres[:, 0, None], centres[:, 1, None]  # (A, 1)
-    b = boxes[:, None]  # (B, 1, N, 4)
-    inside = torch.stack([x - b[..., 0], y - b[..., 1], b[..., 2] - x, b[..., 3] - y]).amin(0) > 0  # (B, A, N)
+    inside = cells_inside(centres, boxes)
     middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     distance = (centres[None, :, None] - middle[:, None]).abs().amax(-1)  # Chebyshev, (B, A, N)
     positive = inside & (distance < radius * stride)

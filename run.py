@@ -33,6 +33,7 @@ class Run:
     learned: list[str] = field(default_factory=list)  # finished stages
     scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
     seconds: dict[str, float] = field(default_factory=dict)
+    shown: dict[str, float | None] = field(default_factory=dict)  # last known score of each task, for the progress bar
     stage: Stage | None = None
     stage_step: int = 0
     global_epoch: int = 0
@@ -51,16 +52,19 @@ class Run:
 
 
 def report_epoch(run: Run, epoch: int, averages: dict[str, float], scores: dict[str, dict], bar: tqdm) -> None:
-    """Stage, epoch, loss and scores: beside the bar on a terminal, as one plain line elsewhere."""
-    figures = [f"loss {averages['total']:.3f}"]
-    figures += [
-        f"{name} {run.tasks[name].label} {row[run.tasks[name].metric] or 0:.4f}" for name, row in scores.items()
-    ]
-    where = f"{run.stage.name} {epoch + 1}/{run.stage.epochs}"
+    """Stage, epoch, losses and the last known scores: beside the bar on a terminal, as one plain line elsewhere."""
+    run.shown |= {name: row[run.tasks[name].metric] for name, row in scores.items()}
+    sums: dict[str, float] = {}
+    for name, value in averages.items():
+        if name != "total":
+            source = name.split(".")[0]
+            sums[source] = sums.get(source, 0.0) + value
+    losses = " + ".join(f"{source} {value:.2f}" for source, value in sums.items())
+    figures = [f"loss {averages['total']:.2f} = {losses}"]
+    figures += [f"{name} {run.tasks[name].label} {value or 0:.3f}" for name, value in run.shown.items()]
     if bar.disable:
-        print(f"{where}: {', '.join(figures)}", flush=True)
+        print(f"{run.stage.name} {epoch + 1}/{run.stage.epochs}: {', '.join(figures)}", flush=True)
     else:
-        bar.set_description(where)
         bar.set_postfix_str(", ".join(figures))
 
 

@@ -26,6 +26,9 @@ from strategies import Step
 from tasks import Task
 
 
+BAR = "{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}"  # short: losses and scores follow
+
+
 def train_step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """One forward over new and extra images, all losses named, one step. Returns the weighted terms, detached."""
     batches = [batch, *(extra for strategy in run.strategies.values() for extra in strategy.batches(run))]
@@ -113,7 +116,7 @@ def train(run: Run, state: dict | None = None) -> None:
         progress.restore_run(run, state)
     stages = run.recipe.running()
     total = sum(steps_per_epoch(len(run.splits[s.name]), s.batch_size) * s.epochs for s in stages)
-    with tqdm(total=total, disable=None, unit="step", dynamic_ncols=True, smoothing=0.05) as bar:
+    with tqdm(total=total, disable=None, unit="step", dynamic_ncols=True, smoothing=0.05, bar_format=BAR) as bar:
         for stage in stages:
             steps = steps_per_epoch(len(run.splits[stage.name]), stage.batch_size)
             if stage.name in run.learned:
@@ -186,6 +189,7 @@ def prepare_model(run: Run) -> None:
 def train_epoch(run: Run, epoch: int, optimizer, scheduler, bar: tqdm) -> dict[str, float]:
     """One pass over the stage's images; average of every term."""
     stage = run.stage
+    bar.set_description(f"{stage.name} {epoch + 1}/{stage.epochs}")
     sums: dict[str, Tensor] = {}
     steps = 0
     run.model.train()
@@ -228,6 +232,7 @@ def finish_stage(run: Run) -> None:
     for strategy in run.strategies.values():
         strategy.after_stage(run, stage)
     run.scores.append(score(run, [*run.learned, stage.name], stage.epochs))
+    run.shown = {name: row[run.tasks[name].metric] for name, row in run.scores[-1].items()}
     run.seconds[stage.name] += time.perf_counter() - started
     number = len(run.learned) + 1
     last = number == len(run.recipe.running())

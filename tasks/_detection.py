@@ -3,7 +3,9 @@
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
+from boxes import select_boxes
 from metrics.detection import CocoMetric
 from necks import conv_norm_relu
 from tasks import Task
@@ -43,15 +45,18 @@ class Detection(Task):
     def make_metric(self) -> CocoMetric:
         return CocoMetric(self.classes)
 
-    @staticmethod
-    def to_original_frame(detections: list[dict], raw: Tensor, stride: int, sizes) -> list[dict]:
-        """Boxes from the network's input frame into each original image's, clipped to it."""
+    def detections(self, boxes: Tensor, scores: Tensor, raw: Tensor, stride: int, sizes) -> list[dict]:
+        """Dense boxes (B, A, 4) in the network's input frame and scores (B, A, K) → what is kept, in the original frames.
+
+        Clipped before NMS: what lies outside the image overlaps with nothing.
+        """
         height, width = raw.shape[-2] * stride, raw.shape[-1] * stride
-        for found, (original_height, original_width) in zip(detections, sizes, strict=True):
+        boxes = clip_boxes_to_image(boxes, (height, width))
+        kept = select_boxes(boxes, scores, self.score_floor, self.nms_iou, self.max_boxes)
+        for found, (original_height, original_width) in zip(kept, sizes, strict=True):
             factor = torch.tensor([original_width / width, original_height / height] * 2, device=raw.device)
-            limit = torch.tensor([original_width, original_height] * 2, device=raw.device, dtype=torch.float32)
-            found["boxes"] = torch.minimum((found["boxes"] * factor).clamp(min=0), limit)
-        return detections
+            found["boxes"] = clip_boxes_to_image(found["boxes"] * factor, (original_height, original_width))
+        return kept
 
     def draw(self, image, prediction) -> Image.Image:
         drawn = image.copy()

@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 import distill
-from boxes import assign_centre_sampling, cell_centres, ltrb_to_xyxy, pad_boxes, select_boxes
+from boxes import assign_centre_sampling, cell_centres, ltrb_to_xyxy, pad_boxes
 from tasks._detection import Detection
 
 
@@ -91,8 +91,7 @@ class AnchorFree(Detection):
         centres = cell_centres(raw.shape[-2], raw.shape[-1], stride, raw.device)
         boxes = ltrb_to_xyxy(centres, log_ltrb.clamp(max=6.0).exp() * stride)
         scores = (class_logits.sigmoid() * centerness.sigmoid()[..., None]).sqrt()
-        found = select_boxes(boxes, scores, self.score_floor, self.nms_iou, self.max_boxes)
-        return self.to_original_frame(found, raw, stride, sizes)
+        return self.detections(boxes, scores, raw, stride, sizes)
 
 
 def _split(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
-from boxes import cell_centres, pad_boxes, select_boxes
+from boxes import cell_centres, cells_inside, pad_boxes
 from tasks._detection import Detection
 
 
@@ -14,7 +14,8 @@ class Grid(Detection):
     raw (B, 4 + 1 + classes, h, w): logits of the centre's offset in the cell (x, y); √w, √h as a share of the image, through a
     sigmoid; objectness; class logits. Mended against the original: where several centres fall into a cell the largest
     object gets it (not the first in the file); the loss is normalised once; classes by cross-entropy, the softmax they
-    are decoded with (not MSE on logits); NMS within classes; crowds do not train; no Python loop over cells.
+    are decoded with (not MSE on logits); NMS within classes; cells inside a crowd box or a cut-off object are neither
+    objects nor empty; no Python loop over cells.
 
     Args:
         hidden: Channels of the predictor's inner map.
@@ -63,7 +64,8 @@ class Grid(Detection):
         ]
         cells = prediction[row, place]
         objects = max(len(winner), 1)
-        weight = torch.where(owner >= 0, 1.0, self.empty_weight)
+        ignored = (cells_inside(cell_centres(height, width, stride, raw.device), boxes) & ignore[:, None]).any(-1)
+        weight = torch.where(owner >= 0, 1.0, torch.where(ignored, 0.0, self.empty_weight))
         objectness = binary_cross_entropy_with_logits(prediction[..., 4], (owner >= 0).float(), weight, reduction="sum")
         return {
             "box": self.box_weight * mse_loss(cells[:, :4].sigmoid(), wanted, reduction="sum") / objects,
@@ -84,5 +86,4 @@ class Grid(Detection):
         half = prediction[..., 2:4].sigmoid().square() * size / 2
         boxes = torch.cat([centre - half, centre + half], dim=-1)
         scores = prediction[..., 4:5].sigmoid() * prediction[..., 5:].softmax(-1)
-        found = select_boxes(boxes, scores, self.score_floor, self.nms_iou, self.max_boxes)
-        return self.to_original_frame(found, raw, stride, sizes)
+        return self.detections(boxes, scores, raw, stride, sizes)

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import torch
+from samples import CLASSES
 
 import checkpoint
 from models import OneHead, build, build_model

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from small_model import CLASSES, TASKS, changed, small_model, stage_run, state_of, used_norms
+from samples import CLASSES
+from small_model import TASKS, changed, small_model, stage_run, state_of, used_norms
 
 from distill.teacher import Teacher
 from evaluation import evaluating, predict
