@@ -1,5 +1,6 @@
 """COCO average precision through torchmetrics with faster-coco-eval."""
 
+import numpy as np
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
@@ -14,7 +15,14 @@ class CocoMetric(Metric):
 
     def __init__(self, classes: tuple[str, ...]):
         self.classes = classes
-        self.coco = MeanAveragePrecision(box_format="xyxy", extended_summary=True, backend="faster_coco_eval")
+        self.coco = MeanAveragePrecision(
+            iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
+            rec_thresholds=np.linspace(
+                0.0, 1.0, 101
+            ).tolist(),  # torchmetrics' own are float32: 7 of 20 would miss 0.35
+            extended_summary=True,
+            backend="faster_coco_eval",
+        )
 
     def update(self, predictions, targets) -> None:
         found = [{key: p[key].detach().float().cpu() for key in ("boxes", "scores")} for p in predictions]

@@ -10,7 +10,6 @@ from models import OneHead, build, build_model
 from recipe import Head, Norm, Stage
 from tasks import Task
 
-CLASSES = ("background", "cat", "dog", "bird")
 TASKS = {"seg": "segmentation", "det": "detection_anchor_free", "cls": "classification"}
 LITE0 = {"name": "efficientnet_lite0", "pretrained": False}
 FPN = {"name": "fpn", "channels": 16}
