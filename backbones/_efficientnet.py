@@ -14,11 +14,12 @@ from errors import UserError
 class EfficientNetTaps(Backbone):
     """Runs a package's EfficientNet block by block; stride 32 is the map after its head convolution."""
 
-    def __init__(self, net: nn.Module, frozen_stride: int):
+    def __init__(self, net: nn.Module, frozen_stride: int, drop_connect: float):
         super().__init__()
         if frozen_stride not in (0, 2, 4, 8, 16):
             raise UserError(f"backbone.frozen_stride is {frozen_stride}, expected 0, 2, 4, 8 or 16")
         self.net = net
+        self.drop_connect = drop_connect
         _pad_inside_convolutions(net)
         last_block = {}
         stride = 2  # the stem's
@@ -36,9 +37,8 @@ class EfficientNetTaps(Backbone):
         net = self.net
         maps = {}
         x = net._swish(net._bn0(net._conv_stem(images)))  # (B, 32, H/2, W/2)
-        rate = net._global_params.drop_connect_rate or 0.0
         for index, block in enumerate(net._blocks):
-            x = block(x, drop_connect_rate=rate * index / len(net._blocks))
+            x = block(x, drop_connect_rate=self.drop_connect * index / len(net._blocks))
             if index in self._stride_after:
                 maps[self._stride_after[index]] = x
         maps[32] = net._swish(net._bn1(net._conv_head(x)))  # (B, 1280 in B0 and Lite, H/32, W/32)

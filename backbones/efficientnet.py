@@ -19,13 +19,20 @@ class EfficientNet(EfficientNetTaps):
         pretrained: Start from the ImageNet weights (False: random weights).
         weights: A state_dict file to start from instead of the download.
         frozen_stride: Layers up to this stride never train (2 to 16; 0: all train); 4 saves a third of a step.
+        drop_connect: Stochastic depth in the last block, rising linearly up to there (the paper: 0.2).
     """
 
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
 
     def __init__(
-        self, *, variant: str = "b0", pretrained: bool = True, weights: str | None = None, frozen_stride: int = 0
+        self,
+        *,
+        variant: str = "b0",
+        pretrained: bool = True,
+        weights: str | None = None,
+        frozen_stride: int = 0,
+        drop_connect: float = 0.0,
     ):
         if variant not in _VARIANTS:
             raise UserError(f"unknown EfficientNet variant '{variant}'{nearest(variant, _VARIANTS)}")
@@ -34,7 +41,7 @@ class EfficientNet(EfficientNetTaps):
             load_into(net, read_state_dict(weights), weights)
         elif pretrained:
             load_into(net, _download(f"efficientnet-{variant}"), url_map[f"efficientnet-{variant}"])
-        super().__init__(net, frozen_stride)
+        super().__init__(net, frozen_stride, drop_connect)
 
 
 def _download(package_name: str) -> dict[str, Tensor]:

@@ -16,13 +16,20 @@ class EfficientNetLite(EfficientNetTaps):
         pretrained: Start from the ImageNet weights (False: random weights).
         weights: A state_dict file to start from instead of the package's.
         frozen_stride: Layers up to this stride never train (2 to 16; 0: all train); 4 saves a third of a step.
+        drop_connect: Stochastic depth in the last block, rising linearly up to there (the paper: 0.2).
     """
 
     mean = (127 / 255, 127 / 255, 127 / 255)
     std = (128 / 255, 128 / 255, 128 / 255)
 
     def __init__(
-        self, *, variant: str = "0", pretrained: bool = True, weights: str | None = None, frozen_stride: int = 0
+        self,
+        *,
+        variant: str = "0",
+        pretrained: bool = True,
+        weights: str | None = None,
+        frozen_stride: int = 0,
+        drop_connect: float = 0.0,
     ):
         if variant not in ("0", "1", "2"):
             raise UserError(f"unknown EfficientNet-Lite variant '{variant}'{nearest(variant, '012')}")
@@ -31,7 +38,7 @@ class EfficientNetLite(EfficientNetTaps):
         if pretrained or weights:
             source = weights or _packaged_weights(variant)
             load_into(net, read_state_dict(source), source)
-        super().__init__(net, frozen_stride)
+        super().__init__(net, frozen_stride, drop_connect)
 
 
 def _packaged_weights(variant: str) -> str:
