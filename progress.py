@@ -26,7 +26,7 @@ def save(run, epoch: int, optimizer=None, scheduler=None) -> None:
         "data": {name: split.fingerprint() for name, split in run.splits.items()},
     }
     if epoch:
-        content |= {"optimizer": optimizer.state_dict(), "scheduler": _plain(scheduler.state_dict())}
+        content |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
     checkpoint.save(run.folder / NAME, content)
 
 
@@ -65,8 +65,3 @@ def restore_stage(run, state: dict, optimizer, scheduler) -> int:
     for name, strategy in run.strategies.items():
         strategy.load_state_dict(state["strategies"][name], run)
     return state["epoch"]
-
-
-def _plain(state: dict) -> dict:
-    """A scheduler's state without its closures, which a weights-only file cannot hold."""
-    return {key: value for key, value in state.items() if key != "lr_lambdas"}

@@ -177,6 +177,7 @@ def train_stage(run: Run, bar: tqdm, state: dict | None) -> None:
 def prepare_model(run: Run) -> None:
     """Freeze what the stage's rates freeze, and fix norm statistics by policy."""
     model = run.model
+    model.zero_grad(set_to_none=True)  # else the gradients of a part frozen from now on would stay, and count in clipping
     model.freeze(run.frozen)
     fixed = run.frozen | set(run.learned)  # a finished task's predictor keeps its statistics under every policy
     if run.recipe.norm.backbone == "fixed":

@@ -69,6 +69,9 @@ class Lwf(Strategy):
                 terms[part] = weight * map_distance(student, wanted, self.relative)
         return terms
 
+    def after_stage(self, run, stage):
+        self.teacher, self.old = None, []  # the next stage makes its own: nothing to keep, or to save
+
     def _rows(self, step, task: str | None) -> list[slice]:
         """Rows on which a task (None: the features) is distilled."""
         chosen = []
