@@ -44,4 +44,4 @@ class Ema(Strategy):
 
     def load_state_dict(self, state, run):
         self.steps = state["steps"]
-        self.average = {name: value.clone() for name, value in state["average"].items()}
+        self.average = {name: value.to(run.device, copy=True) for name, value in state["average"].items()}
