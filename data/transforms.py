@@ -65,28 +65,28 @@ def augmented(sample: Sample, size: int, augment: Augment, rng: random.Random) -
 
 
 def _window(length: int, zoom: float, rng: random.Random) -> tuple[float, float]:
-    """Start and end, in pixels, of the part of an axis that is seen; beyond the image where zoom < 1."""
+    """Start and end, in pixels, of the part of an axis that is seen: whole pixels, or from beyond the image where zoom < 1."""
     seen = length / zoom
     start = rng.uniform(min(0.0, length - seen), max(0.0, length - seen))
-    return start, start + seen
+    if zoom < 1:
+        return start, start + seen
+    first = min(round(start), length - 1)
+    return first, min(first + max(round(seen), 1), length)
 
 
 def _resample(image: Tensor, window, size: int, fill: int, antialias: bool | None) -> Tensor:
     """The window (x, y ranges in pixels) of an image (C, H, W) at size x size; nearest where antialias is None."""
     (x0, x1), (y0, y1) = window
     height, width = image.shape[-2:]
-    left, right = max(0, round(x0)), min(width, max(round(x1), round(x0) + 1))
-    top, bottom = max(0, round(y0)), min(height, max(round(y1), round(y0) + 1))
+    left, right, top, bottom = max(0, round(x0)), min(width, round(x1)), max(0, round(y0)), min(height, round(y1))
     to_x, to_y = size / (x1 - x0), size / (y1 - y0)
     out_left, out_right = round((left - x0) * to_x), round((right - x0) * to_x)
     out_top, out_bottom = round((top - y0) * to_y), round((bottom - y0) * to_y)
-    out_left, out_top = max(out_left, 0), max(out_top, 0)
-    out_right, out_bottom = min(max(out_right, out_left + 1), size), min(max(out_bottom, out_top + 1), size)
-    mode = F.InterpolationMode.NEAREST if antialias is None else F.InterpolationMode.BILINEAR
-    view = F.resize(
-        image[:, top:bottom, left:right], [out_bottom - out_top, out_right - out_left], mode, antialias=bool(antialias)
-    )
-    if view.shape[-2:] == (size, size):
+    # NEAREST would take each step's first pixel and shift the mask by half a step; NEAREST_EXACT takes the middle one
+    mode = F.InterpolationMode.NEAREST_EXACT if antialias is None else F.InterpolationMode.BILINEAR
+    shape = [max(out_bottom - out_top, 1), max(out_right - out_left, 1)]
+    view = F.resize(image[:, top:bottom, left:right], shape, mode, antialias=bool(antialias))
+    if shape == [size, size]:
         return view
     canvas = torch.full((image.shape[0], size, size), fill, dtype=image.dtype)
     canvas[:, out_top:out_bottom, out_left:out_right] = view

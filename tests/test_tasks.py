@@ -160,17 +160,17 @@ def test_segmentation_is_cross_entropy_over_pixels_that_are_not_void():
     assert raw.grad.abs().sum(1)[mask != VOID].all()
 
 
-def test_segmentation_at_a_coarser_resolution_reads_the_mask_at_the_middle_of_each_step():
+@pytest.mark.parametrize(("step", "kept"), [(2, [1, 2, 5, 6, 9, 10, 13, 14]), (4, [2, 5, 10, 13])])
+def test_segmentation_at_a_coarser_resolution_reads_the_mask_without_a_shift(step, kept):
     torch.manual_seed(0)
     mask = torch.randint(0, 4, (2, 16, 16), dtype=torch.uint8)
     raw = torch.randn(2, 4, 4, 4)
-    for step, kept in ((2, slice(1, None, 2)), (4, slice(2, None, 4))):
-        task = build(Task, {"name": "segmentation", "loss_stride": step}, CLASSES)
-        logits = nn.functional.interpolate(raw, scale_factor=4 // step, mode="bilinear")
-        (loss,) = task.losses(raw, [mask_target(m) for m in mask], 4).values()
-        assert loss.item() == pytest.approx(by_hand(logits, mask[:, kept, kept]), rel=1e-5)
-    with pytest.raises(UserError, match="loss_stride is 3, expected 1, 2 or 4"):
-        build(Task, {"name": "segmentation", "loss_stride": 3}, CLASSES)
+    task = build(Task, {"name": "segmentation", "loss_stride": step}, CLASSES)
+    logits = nn.functional.interpolate(raw, scale_factor=4 // step, mode="bilinear")
+    (loss,) = task.losses(raw, [mask_target(m) for m in mask], 4).values()
+    assert loss.item() == pytest.approx(by_hand(logits, mask[:, kept][..., kept]), rel=1e-5)
+    middles = [(place + 0.5) * step for place in range(16 // step)]  # where the logits lie, in pixels of the mask
+    assert sum(place + 0.5 for place in kept) == sum(middles)
 
 
 def test_segmentation_of_nothing_but_void_is_0_with_gradient_0():
@@ -203,11 +203,22 @@ def test_classification_is_cross_entropy_and_decodes_to_probabilities():
     assert probabilities == pytest.approx([math.exp(v) / whole for v in raw[0].tolist()])
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "segmentation", "loss_stride": 3}, "loss_stride is 3, expected 1, 2 or 4"),
+        ({"name": "classification", "pooling": "mean"}, "unknown classification.pooling 'mean'"),
+        ({"name": "detection"}, "unknown name 'detection' for a task; did you mean"),
+    ],
+)
+def test_wrong_options_are_the_users(options, message):
+    with pytest.raises(UserError, match=message):
+        build(Task, options, CLASSES)
+
+
 @pytest.mark.parametrize(("pooling", "expected"), [("avg", [2.5]), ("max", [4.0]), ("avg+max", [2.5, 4.0])])
 def test_classification_pools_the_map_as_named(pooling, expected):
     task = build(Task, {"name": "classification", "pooling": pooling}, CLASSES)
     predictor = task.build_predictor(1, 8, nn.BatchNorm2d)
     shared = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
     torch.testing.assert_close(predictor(shared), predictor.linear(torch.tensor([expected])))
-    with pytest.raises(UserError, match=r"unknown classification.pooling 'mean'"):
-        build(Task, {"name": "classification", "pooling": "mean"}, CLASSES)
