@@ -88,7 +88,7 @@ class Split:
         order = list(range(len(self)))
         random.Random(key).shuffle(order)
         chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        if len(chunks) > 1 and len(chunks[-1]) == 1:  # BatchNorm cannot train on one value per channel
+        if len(chunks) > 1 and len(chunks[-1]) == 1 < batch_size:  # BatchNorm cannot train on one value per channel
             chunks.pop()
         return ahead(self.training_batch(task, chunk, size, augment, key) for chunk in chunks)
 
