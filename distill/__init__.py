@@ -5,14 +5,17 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, mse_loss, softmax
 
 
-def softened_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def softened_kl(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None = None) -> Tensor:
     """T² · KL(softmax(teacher/T) ‖ softmax(student/T)) (Hinton et al. 2015): summed over classes, mean over all else.
 
     Logits (B, C) or (B, C, H, W). The mean is over positions only: `reduction="mean"` would divide by C too.
+    weight: of each position, (B,) or (B, H, W) ≥ 0; the mean is then weighted.
     """
     wanted = softmax(teacher / temperature, dim=1)
     divergence = kl_div(log_softmax(student / temperature, dim=1), wanted, reduction="none").sum(1)
-    return temperature**2 * divergence.mean()
+    if weight is None:
+        return temperature**2 * divergence.mean()
+    return temperature**2 * (weight * divergence).sum() / weight.sum().clamp(min=1e-6)
 
 
 def response_weighted_mse(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class AnchorFree(Detection):
         *,
         hidden: int = 128,
         radius: float = 1.5,
-        box_weight: float = 1.0,
+        box_weight: float = 2.0,
         class_weight: float = 1.0,
         score_floor: float = 0.01,
         nms_iou: float = 0.6,

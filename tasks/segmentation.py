@@ -20,6 +20,8 @@ class Segmentation(Task):
     Args:
         loss_stride: Resolution of the loss: logits are upsampled to the input size divided by this, and the mask subsampled.
         label_smoothing: Share of the target spread over all classes.
+        distill_background: In distillation, weight of a pixel that the teacher takes for background, against 1 for an object;
+            below 1, since background drowns the informative pixels.
     """
 
     kind = "segmentation"
@@ -28,12 +30,13 @@ class Segmentation(Task):
     flag = "miou"
     headlines = {"miou": "mIoU", "miou_fg": "mIoU_fg"}
 
-    def __init__(self, classes, *, loss_stride: int = 1, label_smoothing: float = 0.0):
+    def __init__(self, classes, *, loss_stride: int = 1, label_smoothing: float = 0.0, distill_background: float = 1.0):
         super().__init__(classes)
         if loss_stride not in (1, 2, 4):
             raise UserError(f"segmentation.loss_stride is {loss_stride}, expected 1, 2 or 4")
         self.loss_stride = loss_stride
         self.label_smoothing = label_smoothing
+        self.distill_background = distill_background
 
     def build_predictor(self, channels, stride, make_norm) -> nn.Module:
         return nn.Conv2d(channels, len(self.classes), 1)  # (B, classes, h, w), at the shared map's stride
@@ -46,7 +49,9 @@ class Segmentation(Task):
         return {"cross_entropy": loss}
 
     def distill_loss(self, student, teacher, temperature) -> Tensor:
-        return distill.softened_kl(student.float(), teacher.float(), temperature)
+        background = teacher.float().softmax(1)[:, 0]  # (B, h, w)
+        weight = 1 - (1 - self.distill_background) * background
+        return distill.softened_kl(student.float(), teacher.float(), temperature, weight)
 
     def decode(self, raw, stride, sizes):
         masks = []
