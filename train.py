@@ -3,13 +3,11 @@
 The only training loop: main → train → train_stage → train_step.
 """
 
-import math
 import sys
 import time
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 import checkpoint
@@ -19,12 +17,12 @@ from data.loader import Batch, steps_per_epoch
 from errors import UserError, command
 from evaluation import evaluate
 from models import build
+from optimisation import make_optimizer, make_scheduler
 from recipe import Stage
 from run import Run, report_epoch, write_results
 from seeding import seed_of
 from strategies import Step
 from tasks import Task
-
 
 BAR = "{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}"  # short: losses and scores follow
 
@@ -82,32 +80,6 @@ def forward(run: Run, batches: list[Batch]) -> Step:
 def mixed_precision(run: Run) -> bool:
     wanted = run.recipe.precision
     return wanted == "bfloat16" or (wanted == "auto" and run.device.type == "cuda")
-
-
-def make_optimizer(run: Run) -> torch.optim.AdamW:
-    """AdamW, one group per trainable part, at the stage's rate times the part's factor."""
-    stage = run.stage
-    groups = []
-    for name, part in run.model.parts().items():
-        parameters = [p for p in part.parameters() if p.requires_grad]
-        if parameters:
-            groups.append({"params": parameters, "lr": stage.lr * stage.rates.get(name, 1.0), "name": name})
-    return torch.optim.AdamW(groups, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
-
-
-def make_scheduler(optimizer: torch.optim.Optimizer, stage: Stage, steps: int):
-    """Per step, but for "plateau" (per epoch, on the val score). Every group keeps its own factor."""
-    if stage.schedule == "plateau":
-        return ReduceLROnPlateau(optimizer, mode="max", factor=stage.factor, patience=stage.patience)
-    warmup = round(stage.warmup * steps)
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        share = (step - warmup) / max(steps - warmup, 1)
-        return 1.0 if stage.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * min(share, 1)))
-
-    return LambdaLR(optimizer, factor)
 
 
 def train(run: Run, state: dict | None = None) -> None:
@@ -177,7 +149,9 @@ def train_stage(run: Run, bar: tqdm, state: dict | None) -> None:
 def prepare_model(run: Run) -> None:
     """Freeze what the stage's rates freeze, and fix norm statistics by policy."""
     model = run.model
-    model.zero_grad(set_to_none=True)  # else the gradients of a part frozen from now on would stay, and count in clipping
+    model.zero_grad(
+        set_to_none=True
+    )  # else the gradients of a part frozen from now on would stay, and count in clipping
     model.freeze(run.frozen)
     fixed = run.frozen | set(run.learned)  # a finished task's predictor keeps its statistics under every policy
     if run.recipe.norm.backbone == "fixed":

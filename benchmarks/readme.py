@@ -44,12 +44,9 @@ def _take_in(run: Path) -> None:
         raise UserError(f"{run}: not all stages are finished; go on with python train.py --run_dir {run} --resume")
     results.pop("replay")
     recipe = yaml.safe_load((run / "config.yaml").read_text())
-    kept = {
-        "name": run.name,
-        "seed": recipe["seed"],
-        "results": results,
-        "env": json.loads((run / "env.json").read_text()),
-    }
+    env = json.loads((run / "env.json").read_text())
+    env.pop("command")  # holds paths of one machine; the README gives the command
+    kept = {"name": run.name, "seed": recipe["seed"], "results": results, "env": env}
     write_json(HERE / "results" / f"{run.name}.json", kept)
 
 
