@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+import recipe_limits
 import registry
 from backbones import Backbone
 from data import Dataset
@@ -20,8 +21,6 @@ from errors import UserError, nearest
 from necks import Neck
 from strategies import Strategy
 from tasks import Task
-
-FOLDS = 5  # that a training set can be cut into for tuning
 
 
 @dataclass(frozen=True)
@@ -145,12 +144,14 @@ _SCALARS = ("seed", "image_size", "data_root", "order", "eval_every", "fold", "m
 _INJECTED = {"self", "classes", "backbone_channels", "make_norm", "root", "split"}
 
 
-def read_recipe(path: Path) -> dict:
+def read_recipe(path: Path, extended_by: tuple[Path, ...] = ()) -> dict:
     """A recipe's plain form. `extends: other.yaml` (beside it) starts from that one: mappings merge, but `strategies`
     and anything else replaces what was there."""
+    if path in extended_by:
+        raise UserError(f"{path}: extends itself, through {', '.join(map(str, extended_by))}; remove one 'extends'")
     content = read_yaml(path)
     base = content.pop("extends", None)
-    return content if base is None else _merged(read_recipe(path.parent / str(base)), content)
+    return content if base is None else _merged(read_recipe(path.parent / str(base), (*extended_by, path)), content)
 
 
 def _merged(base: dict, over: dict) -> dict:
@@ -180,11 +181,11 @@ def make_recipe(content: dict, flags: Sequence[str] = (), source: str = "recipe"
     types, unknown names and missing values.
     """
     content = _with_named_parts(content, flags)
-    for key in ("backbone", "neck", "stages"):
-        if not isinstance(content.get(key), dict) or not content[key]:
+    for key in ("backbone", "neck", "stages", "strategies"):
+        if not isinstance(content[key], dict) or (not content[key] and key != "strategies"):
             raise UserError(f"{source}: '{key}' is missing or empty; it must be a mapping, see configs/onehead.yaml")
     parser = _parser_for(content, parser or ArgumentParser(exit_on_error=False, allow_abbrev=False), source)
-    _refuse_unknown(content, parser, source)
+    _check_keys(content, parser, source)
     try:
         parsed = parser.parse_args(list(flags), namespace=parser.parse_object(content))
     except ArgumentError as error:
@@ -193,14 +194,16 @@ def make_recipe(content: dict, flags: Sequence[str] = (), source: str = "recipe"
 
 
 def single_task(recipe: Recipe, name: str) -> Recipe:
-    """The same recipe for one task alone: its single-task baseline. The trunk learns at the first stage's rates."""
-    first = recipe.running()[0]
-    plain = {**recipe.resolved, "order": [name]}
-    rates = {part: rate for part, rate in first.rates.items() if part in recipe.trunk_parts()}
-    plain["stages"] = {**plain["stages"], name: {**plain["stages"][name], "rates": rates}}
-    plain["stages"] = {name: plain["stages"][name]}
-    plain["order"] = None
-    return make_recipe(plain)[0]
+    """The same recipe for one task alone: its single-task baseline.
+
+    The trunk learns at the first stage's rates, the predictor at its own: for the first stage this is that stage itself.
+    """
+    rates = {part: rate for part, rate in recipe.running()[0].rates.items() if part in recipe.trunk_parts()}
+    rates |= {part: rate for part, rate in recipe.stages[name].rates.items() if part == name}
+    stages = recipe.resolved["stages"]
+    return make_recipe(
+        {**recipe.resolved, "order": [name], "stages": stages | {name: stages[name] | {"rates": rates}}}
+    )[0]
 
 
 def _with_named_parts(content: dict, flags: Sequence[str]) -> dict:
@@ -210,11 +213,15 @@ def _with_named_parts(content: dict, flags: Sequence[str]) -> dict:
     for path, value in re.findall(r"--((?:backbone|neck|stages\.\w+\.(?:task|dataset)))\.name[= ](\S+)", text):
         place = content
         for key in path.split("."):
-            place = place.setdefault(key, {})
+            if not isinstance(place.get(key), dict):
+                place[key] = {}
+            place = place[key]
         if place.get("name") != value:  # options of another class do not carry over
             place.clear()
             place["name"] = value
-    content["strategies"] = {name: options or {} for name, options in (content.get("strategies") or {}).items()}
+    content = {"backbone": {}, "neck": {}, "stages": {}, **content, "strategies": content.get("strategies") or {}}
+    if isinstance(content["strategies"], dict):
+        content["strategies"] = {str(k): {} if v is None else v for k, v in content["strategies"].items()}
     return content
 
 
@@ -238,7 +245,7 @@ def _parser_for(content: dict, parser: ArgumentParser, source: str) -> ArgumentP
 
 
 def _add_named(parser: ArgumentParser, contract: type, path: str, options: dict | None, source: str) -> None:
-    if not isinstance(options, dict) or "name" not in options:
+    if not isinstance(options, dict) or not isinstance(options.get("name"), str):
         known = ", ".join(registry.names(contract))
         raise UserError(
             f"{source}: '{path}' is {options!r}, expected a mapping with a 'name' ({known}) and its options"
@@ -250,18 +257,24 @@ def _add_named(parser: ArgumentParser, contract: type, path: str, options: dict 
     parser.add_class_arguments(found, path, skip=(_INJECTED | set(preset)) & set(inspect.signature(found).parameters))
 
 
-def _refuse_unknown(content: dict, parser: ArgumentParser, source: str) -> None:
-    known = {action.dest for action in parser._actions}
-    groups = {dest.rsplit(".", depth)[0] for dest in known for depth in range(1, dest.count(".") + 1)}
+def _check_keys(content: dict, parser: ArgumentParser, source: str) -> None:
+    """What jsonargparse lets pass or does not name well: unknown keys, null, another value where a mapping belongs."""
+    actions = {action.dest: action for action in parser._actions}
+    groups = {dest.rsplit(".", depth)[0] for dest in actions for depth in range(1, dest.count(".") + 1)}
+    groups |= {"strategies", *(f"strategies.{name}" for name in content["strategies"])}  # also those without options
 
     def visit(place: dict, prefix: str) -> None:
         for key, value in place.items():
             path = f"{prefix}{key}"
-            if path in groups and isinstance(value, dict):
+            if path in groups and not isinstance(value, dict):
+                raise UserError(f"{source}: '{path}' is {value!r}, expected a mapping of its options")
+            if path in groups:
                 visit(value, f"{path}.")
-            elif path not in known:
-                siblings = [k.removeprefix(prefix).split(".")[0] for k in known if k.startswith(prefix)]
+            elif path not in actions:
+                siblings = [k.removeprefix(prefix).split(".")[0] for k in actions if k.startswith(prefix)]
                 raise UserError(f"{source}: unknown key '{path}'{nearest(str(key), set(siblings) - {'help'})}")
+            elif value is None and type(None) not in get_args(getattr(actions[path], "_typehint", None)):
+                raise UserError(f"{source}: '{path}' is null, expected a value; leave it out for the default")
 
     visit(content, "")
 
@@ -286,7 +299,7 @@ def _typed(parsed: Namespace, content: dict) -> Recipe:
     }
     typed = {**plain, "head": Head(**plain["head"]), "norm": Norm(**plain["norm"]), "stages": stages}
     recipe = Recipe(**typed, resolved=_plain(plain))
-    _check(recipe)
+    recipe_limits.check(recipe)
     return recipe
 
 
@@ -295,39 +308,3 @@ def _plain(value):
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _check(recipe: Recipe) -> None:
-    """What the types do not say."""
-    if recipe.image_size < 32 or recipe.image_size % 32:
-        raise UserError(f"image_size is {recipe.image_size}, expected a multiple of 32")
-    if not 1 <= recipe.head.layers <= 8:
-        raise UserError(f"head.layers is {recipe.head.layers}, expected 1 to 8 (the challenge allows 2 or 3)")
-    if recipe.fold is not None and not 0 <= recipe.fold < FOLDS:
-        raise UserError(f"fold is {recipe.fold}, expected 0 to {FOLDS - 1}, or none")
-    for name in recipe.order or ():
-        if name not in recipe.stages:
-            raise UserError(f"order names the stage '{name}'{nearest(name, recipe.stages)}")
-    if recipe.order is not None and (not recipe.order or len(set(recipe.order)) != len(recipe.order)):
-        raise UserError(f"order is {recipe.order}, expected each stage at most once and at least one")
-    parts = [*recipe.trunk_parts(), *recipe.stages]
-    clash = set(recipe.trunk_parts()) & set(recipe.stages)
-    if clash:
-        raise UserError(f"the stage name '{clash.pop()}' is a part of the trunk; choose another")
-    for stage in recipe.stages.values():
-        for part, rate in stage.rates.items():
-            if part not in parts:
-                raise UserError(f"stages.{stage.name}.rates names the part '{part}'{nearest(part, parts)}")
-            if not rate >= 0:
-                raise UserError(f"stages.{stage.name}.rates.{part} is {rate}, expected 0 or more")
-        for key, least in (("epochs", 1), ("batch_size", 1)):
-            if getattr(stage, key) < least:
-                raise UserError(f"stages.{stage.name}.{key} is {getattr(stage, key)}, expected at least {least}")
-        if not stage.lr > 0:
-            raise UserError(f"stages.{stage.name}.lr is {stage.lr}, expected more than 0")
-        if not 0 < stage.augment.zoom_min <= stage.augment.zoom_max:
-            raise UserError(f"stages.{stage.name}.augment: expected 0 < zoom_min <= zoom_max")
-        if stage.augment.stretch < 1:
-            raise UserError(f"stages.{stage.name}.augment.stretch is {stage.augment.stretch}, expected 1 or more")
-        if all(recipe.frozen(stage) >= {part} for part in [*recipe.trunk_parts(), stage.name]):
-            raise UserError(f"stages.{stage.name}.rates freezes every part: nothing would train")
