@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from data.loader import Batch
+from errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from recipe import Stage
+    from recipe import Recipe, Stage
     from run import Run
 
 
@@ -37,6 +39,9 @@ class Step:
 
 class Strategy:
     """Every hook defaults to doing nothing. `run` gives model, tasks, splits, memory, recipe, and the seeds' key (run.key)."""
+
+    def check(self, recipe: Recipe) -> None:
+        """UserError where an option does not fit the recipe (say, names no part of it), before anything is written."""
 
     def before_stage(self, run: Run, stage: Stage) -> None:
         """The model still is what the previous stage left, the stage's predictor added."""
@@ -67,3 +72,13 @@ class Strategy:
 
     def load_state_dict(self, state: dict, run: Run) -> None:
         """The reverse, with the run's model and stage in place."""
+
+
+def check_weights(option: str, weights: dict[str, float], names: Iterable[str]) -> None:
+    """UserError where a table of weights has a name that is not one of `names`, or a weight below 0."""
+    names = list(names)
+    for name, weight in weights.items():
+        if name not in names:
+            raise UserError(f"strategies.{option} has '{name}'{nearest(name, names)}")
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"strategies.{option}.{name} is {weight}, expected 0 or more")

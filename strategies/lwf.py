@@ -5,7 +5,7 @@ import torch
 from distill import map_distance
 from distill.teacher import Teacher
 from errors import UserError, nearest
-from strategies import Strategy
+from strategies import Strategy, check_weights
 
 IMAGES = ("new", "replayed", "both")
 
@@ -41,11 +41,18 @@ class Lwf(Strategy):
         self.teacher: Teacher | None = None
         self.old: list[str] = []
 
+    def check(self, recipe):
+        check_weights("lwf.weights", self.weights, recipe.stages)
+        check_weights("lwf.features", self.features, recipe.trunk_parts())
+        by_task = self.temperature if isinstance(self.temperature, dict) else {"": self.temperature}
+        if by_task is self.temperature:
+            check_weights("lwf.temperature", by_task, recipe.stages)
+        for value in by_task.values():
+            if not 0 < value < float("inf"):
+                raise UserError(f"strategies.lwf.temperature is {value}, expected more than 0")
+
     def before_stage(self, run, stage):
         self.old = [task for task in run.learned if task != stage.name]
-        for part in self.features:
-            if part not in run.model.trunk:
-                raise UserError(f"strategies.lwf.features names the part '{part}'{nearest(part, run.model.trunk)}")
         if self.old:
             self.teacher = Teacher(run.model, run.frozen)
 

@@ -6,7 +6,7 @@ import torch
 
 from errors import UserError, nearest
 from replay import SELECTIONS, select
-from strategies import Strategy
+from strategies import Strategy, check_weights
 
 
 class Replay(Strategy):
@@ -36,8 +36,11 @@ class Replay(Strategy):
         self.weights = weights or {}
         self.labels = labels
 
+    def check(self, recipe):
+        check_weights("replay.weights", self.weights, recipe.stages)
+
     def batches(self, run):
-        old = [task for task in run.memory.ids if task != run.stage.name]
+        old = [task for task, ids in run.memory.ids.items() if ids and task != run.stage.name]
         batches = []
         for turn, task in enumerate(old):
             share = len(range(turn, self.batch_size, len(old))) or 1
@@ -53,9 +56,11 @@ class Replay(Strategy):
         if not self.labels:
             return terms
         for number, batch in enumerate(step.batches):
-            if batch.origin == "replay":
+            weight = self.weights.get(batch.task, 1.0)
+            if (
+                batch.origin == "replay" and weight
+            ):  # a zero gradient would still let weight decay move the old predictor
                 raw = step.raw_of(batch.task, number)
-                weight = self.weights.get(batch.task, 1.0)
                 for name, value in run.tasks[batch.task].losses(raw, batch.targets, run.model.stride).items():
                     terms[f"{batch.task}.{name}"] = weight * value
         return terms
