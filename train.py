@@ -30,14 +30,15 @@ BAR = "{desc} {percentage:3.0f}%|{bar:12}| {elapsed}<{remaining}{postfix}"  # sh
 def train_step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """One forward over new and extra images, all losses named, one step. Returns the weighted terms, detached."""
     batches = [batch, *(extra for strategy in run.strategies.values() for extra in strategy.batches(run))]
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=mixed_precision(run)):
-        step = forward(run, batches)
     losses = {}
-    task = run.tasks[batch.task]
-    for name, value in task.losses(step.raw_of(batch.task, 0), batch.targets, run.model.stride).items():
-        losses[f"{batch.task}.{name}"] = value
-    for owner, strategy in run.strategies.items():
-        losses |= {f"{owner}.{name}": value for name, value in strategy.losses(run, step).items()}
+    with torch.autocast(
+        run.device.type, torch.bfloat16, enabled=mixed_precision(run)
+    ):  # a teacher must run as the student does
+        step = forward(run, batches)
+        own = run.tasks[batch.task].losses(step.raw_of(batch.task, 0), batch.targets, run.model.stride)
+        losses |= {f"{batch.task}.{name}": value for name, value in own.items()}
+        for owner, strategy in run.strategies.items():
+            losses |= {f"{owner}.{name}": value for name, value in strategy.losses(run, step).items()}
     total = sum(losses.values())
     if not torch.isfinite(total):
         terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
