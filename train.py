@@ -140,7 +140,7 @@ def train_stage(run: Run, bar: tqdm, state: dict | None) -> None:
         run.log("epoch", epoch=epoch + 1, epochs=stage.epochs, losses=averages, lr=rates, **speed)
         scores = score_epoch(run, epoch)
         if stage.schedule == "plateau":
-            scheduler.step(scores[stage.name][run.tasks[stage.name].metric])
+            scheduler.step(watched_score(run, scores))
         run.seconds[stage.name] = run.seconds.get(stage.name, 0.0) + time.perf_counter() - started
         report_epoch(run, epoch, averages, scores, bar)
         progress.save(run, epoch + 1, optimizer, scheduler)
