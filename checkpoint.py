@@ -13,16 +13,35 @@ from recipe import Recipe, make_recipe
 from tasks import Task
 
 FORMAT = 1
+_KEYS = {"recipe", "classes", "model", "stored_statistics", "memory"}
+# What torch.load raises on damaged files, by where the damage lies: found by truncating and by changing single bytes.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
 
 
 def save(path: Path, content: dict) -> None:
-    """Write beside, flush to disk, then rename: a kill leaves the file before, or the complete new one."""
+    """Write beside, flush to disk, then rename: a kill leaves the file before, or the complete new one.
+
+    UserError where it cannot be written; the file before is kept then, too.
+    """
     beside = path.with_name(path.name + ".part")
-    with open(beside, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    try:
+        with open(beside, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({error}); make room, then go on with --resume") from error
 
 
 def read(path: Path) -> dict:
@@ -31,8 +50,8 @@ def read(path: Path) -> dict:
         raise UserError(f"{path}: no such checkpoint; expected a file such as RUN/final.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        reason = str(error).split("\n")[0]
+    except _UNREADABLE as error:
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:100]
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}); it may be cut short: copy or write it again"
         ) from error
@@ -42,6 +61,9 @@ def read(path: Path) -> dict:
         )
     if content["format"] != FORMAT:
         raise UserError(f"{path}: checkpoint format {content['format']}, expected {FORMAT}; use the code that wrote it")
+    if not content.keys() >= _KEYS:
+        missing = ", ".join(sorted(_KEYS - content.keys()))
+        raise UserError(f"{path}: not a whole checkpoint ({missing} missing); expected one written by train.py")
     return content
 
 
@@ -60,14 +82,22 @@ def describe(model: OneHead, recipe: Recipe, tasks: dict[str, Task], memory_ids:
 def restore(path: Path, device: torch.device | str = "cpu") -> tuple[OneHead, dict[str, Task], Recipe, dict]:
     """Rebuild model and tasks from a checkpoint: (model in eval mode, tasks learned, recipe, content)."""
     content = read(path)
-    plain = content["recipe"]
-    plain = {**plain, "backbone": {**plain["backbone"], "pretrained": False, "weights": None}}  # its weights follow
-    recipe = make_recipe(plain, source=str(path))[0]
+    backbone = dict(content["recipe"]["backbone"])
+    unused = {"pretrained": False, "weights": None}  # all weights come from the checkpoint
+    backbone |= {key: value for key, value in unused.items() if key in backbone}
+    recipe = make_recipe({**content["recipe"], "backbone": backbone}, source=str(path))[0]
     model = build_model(recipe)
     tasks = {}
     for name, classes in content["classes"].items():
         tasks[name] = build(Task, recipe.stages[name].task, classes)
         add_predictor(model, recipe, name, tasks[name])
+    load_weights(model, content, path)
+    model.fixed = set(model.parts())
+    return model.eval().to(device), tasks, recipe, content
+
+
+def load_weights(model: OneHead, content: dict, path: Path) -> None:
+    """Put a checkpoint's weights and statistics into a model with the same predictors; UserError if they do not fit."""
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
@@ -75,8 +105,6 @@ def restore(path: Path, device: torch.device | str = "cpu") -> tuple[OneHead, di
             f"{path}: weights of another architecture than its recipe describes: {str(error)[:300]}"
         ) from error
     model.stored_statistics = content["stored_statistics"]
-    model.fixed = set(model.parts())
-    return model.eval().to(device), tasks, recipe, content
 
 
 def add_predictor(model: OneHead, recipe: Recipe, name: str, task: Task) -> None:
@@ -86,9 +114,10 @@ def add_predictor(model: OneHead, recipe: Recipe, name: str, task: Task) -> None
 
 
 def require_space(folder: Path, model: OneHead, checkpoints: int) -> None:
-    """UserError if the disk cannot hold `checkpoints` of this model, optimiser state included."""
+    """UserError if the disk cannot hold `checkpoints` of this model, optimiser state included; the folder may not exist yet."""
     needed = 4 * sum(value.nbytes for value in model.state_dict().values()) * checkpoints
-    free = shutil.disk_usage(folder).free
+    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    free = shutil.disk_usage(there).free
     if free < needed:
         raise UserError(
             f"{folder}: {free >> 20} MB free, {checkpoints} checkpoints need about {needed >> 20} MB; make room"

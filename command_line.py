@@ -4,6 +4,7 @@ import argparse
 import datetime
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from pictures import draw_forgotten
 from plot_log import plot_runs
 from recipe import Recipe, make_recipe, read_recipe, single_task
 from replay import Memory
-from results import LIMIT, verdict, write_json
+from results import LIMIT, verdict, write_json, write_whole
 from run import Run
 from runlog import LOG, RESULTS
 from seeding import seed_of
-from splits import open_splits
+from splits import open_train_and_val
 from strategies import Strategy
 
 CONFIG = "config.yaml"
@@ -81,30 +82,56 @@ def start(options: argparse.Namespace) -> tuple[Run, dict | None]:
     state = None
     if options.resume:
         state = progress.read(folder)
-        saved = make_recipe(read_recipe(folder / CONFIG), source=str(folder / CONFIG))[0]
-        if saved.resolved != recipe.resolved:
-            raise UserError(
-                f"{folder}: the recipe given differs from the run's own {CONFIG}; resume without --config or flags"
-            )
+        _refuse_other_recipe(folder, recipe, state)
+    elif folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file, expected a folder; choose another --run_dir")
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: exists and is not empty; go on with --resume, or choose another --run_dir")
     device = choose_device(options.device)
-    splits = open_splits(recipe, recipe.running(), "train")
-    classes = {name: split.dataset.classes for name, split in splits.items()}
-    val = open_splits(recipe, recipe.running(), "val", classes)
+    splits, val = open_train_and_val(recipe)
     torch.manual_seed(seed_of(f"{recipe.seed}/trunk"))
     model = build_model(recipe).to(device)
     strategies = {name: registry.load(Strategy, name)[0](**options_) for name, options_ in recipe.strategies.items()}
+    for strategy in strategies.values():
+        strategy.check(recipe)
+    checkpoint.require_space(folder, model, checkpoints=len(recipe.running()) + 2)
+    if state is None:
+        _begin(folder, recipe)
+    run = Run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task))
+    if (folder / RESULTS).is_file():
+        run.single = json.loads((folder / RESULTS).read_text())["baseline"]["single"]
+    return run, state
+
+
+def how_to_go_on(options: argparse.Namespace) -> str:
+    """What to tell who pressed Ctrl-C."""
+    if not (options.run_dir / CONFIG).is_file():
+        return "nothing was written yet: start again with the same command"
+    flags = ["--baselines"] * options.baselines + ["--device", options.device] * (options.device != "auto")
+    command = shlex.join(["python", "train.py", "--run_dir", str(options.run_dir), "--resume", *flags])
+    return f"the last finished epoch is kept. Go on with: {command}"
+
+
+def _refuse_other_recipe(folder: Path, recipe: Recipe, state: dict | None) -> None:
+    """A run goes on by the recipe it began with; only the data may have moved, its content is compared later."""
+    begun = make_recipe(read_recipe(folder / CONFIG), source=str(folder / CONFIG))[0].resolved
+    for source, saved in ((CONFIG, begun), (progress.NAME, begun if state is None else state["recipe"])):
+        if saved | {"data_root": None} != recipe.resolved | {"data_root": None}:
+            raise UserError(
+                f"{folder}: the recipe given differs from the run's own in {source}; resume without --config or flags, and "
+                f"leave {CONFIG} as it was"
+            )
+
+
+def _begin(folder: Path, recipe: Recipe) -> None:
+    """The first files of a run. The recipe comes first, and whole: from then on the run can be resumed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be created ({error}); choose another --run_dir") from error
-    checkpoint.require_space(folder, model, checkpoints=len(recipe.stages) + 2)
-    if state is None:
-        (folder / CONFIG).write_text(yaml.safe_dump(recipe.resolved, sort_keys=False))
+        write_whole(folder / CONFIG, yaml.safe_dump(recipe.resolved, sort_keys=False))
         write_json(folder / "env.json", environment.describe())
         (folder / LOG).write_bytes(b"")
-    return Run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task)), state
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}); choose another --run_dir") from error
 
 
 def baselines(options: argparse.Namespace, run: Run, train) -> dict[str, dict]:
@@ -118,7 +145,7 @@ def baselines(options: argparse.Namespace, run: Run, train) -> dict[str, dict]:
             single[stage.name] = run.scores[0][stage.name]
             continue
         recipe = single_task(run.recipe, stage.name)
-        folder = run.folder.parent / "baselines" / f"{stage.name}-{_identity(recipe, run.splits[stage.name])}"
+        folder = run.folder.parent / "baselines" / f"{stage.name}-{_identity(recipe, stage.name, run)}"
         done = _finished(folder, stage.name)
         if done is None:
             print(f"baseline: {stage.name} alone, in {folder}", file=sys.stderr)
@@ -136,9 +163,11 @@ def draw(run) -> None:
     draw_forgotten(run.folder, run.val, run.folder / "figures")
 
 
-def _identity(recipe: Recipe, split) -> str:
+def _identity(recipe: Recipe, name: str, run: Run) -> str:
+    """Changes with all that a single-task score depends on: recipe, training images, val images."""
     plain = {key: value for key, value in recipe.resolved.items() if key != "data_root"}
-    text = json.dumps(plain, sort_keys=True) + split.fingerprint()
+    plain["stages"] = {name: plain["stages"][name]}
+    text = json.dumps(plain, sort_keys=True) + run.splits[name].fingerprint() + run.val[name].fingerprint()
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

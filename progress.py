@@ -1,6 +1,5 @@
 """What an interrupted run goes on from: RUN/last.pt, written after every epoch and every stage."""
 
-import os
 from pathlib import Path
 
 import checkpoint
@@ -23,7 +22,7 @@ def save(run, epoch: int, optimizer=None, scheduler=None) -> None:
         "global_epoch": run.global_epoch,
         "strategies": {name: strategy.state_dict() for name, strategy in run.strategies.items()},
         "log_bytes": (run.folder / LOG).stat().st_size,
-        "data": {name: split.fingerprint() for name, split in run.splits.items()},
+        "data": _data(run),
     }
     if epoch:
         content |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
@@ -32,30 +31,46 @@ def save(run, epoch: int, optimizer=None, scheduler=None) -> None:
 
 def read(folder: Path) -> dict | None:
     """The state to go on from; None if the run was stopped before its first epoch ended."""
-    return checkpoint.read(folder / NAME) if (folder / NAME).is_file() else None
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    state = checkpoint.read(path)
+    if "epoch" not in state:
+        raise UserError(
+            f"{path}: a checkpoint for evaluation, expected the state that train.py writes; put that one back"
+        )
+    return state
 
 
 def restore_run(run, state: dict) -> None:
     """Model, memory, scores and log as they were. The log loses what was written after the state."""
-    for name, split in run.splits.items():
-        if state["data"][name] != split.fingerprint():
+    for name, content in _data(run).items():
+        if state["data"][name] != content:
             raise UserError(
-                f"{run.recipe.data_root}: the training images of '{name}' are not those that {run.folder} began with; restore "
-                f"them, or start a new run"
+                f"{run.recipe.data_root}: images, labels or classes of '{name}' are not those that {run.folder} began with; "
+                f"restore them, or start a new run"
             )
     for name, classes in state["classes"].items():
         run.tasks[name] = build(Task, run.recipe.stages[name].task, classes)
         checkpoint.add_predictor(run.model, run.recipe, name, run.tasks[name])
-    run.model.load_state_dict(state["model"])
+    checkpoint.load_weights(run.model, state, run.folder / NAME)
     run.model.to(run.device)
-    run.model.stored_statistics = state["stored_statistics"]
     run.memory.ids.update(state["memory"])
     run.learned, run.scores = list(state["learned"]), list(state["scores"])
     run.seconds, run.global_epoch = dict(state["seconds"]), state["global_epoch"]
     if not state["epoch"]:
         for name, strategy in run.strategies.items():
             strategy.load_state_dict(state["strategies"][name], run)
-    os.truncate(run.folder / LOG, state["log_bytes"])
+    with open(run.folder / LOG, "ab") as log:  # a log that was lost or cut must not keep the run from going on
+        log.truncate(min(state["log_bytes"], log.tell()))
+
+
+def _data(run) -> dict[str, list]:
+    """What a run learns from and is scored on, by stage."""
+    return {
+        name: [split.fingerprint(), run.val[name].fingerprint(), *split.dataset.classes]
+        for name, split in run.splits.items()
+    }
 
 
 def restore_stage(run, state: dict, optimizer, scheduler) -> int:

@@ -69,7 +69,11 @@ def _forgetting(matrix: list[list[float | None]], task: int) -> float | None:
 
 
 def write_json(path: Path, content: dict) -> None:
+    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
     """Write beside, then rename: a reader never sees half a file."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    beside.write_text(text)
     os.replace(beside, path)

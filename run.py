@@ -32,6 +32,7 @@ class Run:
     tasks: dict[str, Task] = field(default_factory=dict)
     learned: list[str] = field(default_factory=list)  # finished stages
     scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
+    single: dict[str, float | None] = field(default_factory=dict)  # single-task baselines, where known
     seconds: dict[str, float] = field(default_factory=dict)
     shown: dict[str, float | None] = field(default_factory=dict)  # last known score of each task, for the progress bar
     stage: Stage | None = None
@@ -68,11 +69,11 @@ def report_epoch(run: Run, epoch: int, averages: dict[str, float], scores: dict[
         bar.set_postfix_str(", ".join(figures))
 
 
-def write_results(run: Run, single: dict[str, float | None] | None = None) -> dict:
+def write_results(run: Run) -> dict:
     """results.json: the score matrix so far and what follows from it."""
     names = [stage.name for stage in run.recipe.running()]
     metrics = {name: registry.load(Task, run.recipe.stages[name].task["name"])[0].metric for name in names}
-    content = summarise(names, metrics, run.scores, single or {})
+    content = summarise(names, metrics, run.scores, run.single)
     content["parameters"] = sum(p.numel() for p in run.model.parameters())
     kept = {"per_task": run.memory.limit, "ids": run.memory.ids, "bytes": run.memory.bytes(run.splits)}
     content |= {"replay": kept, "seconds": {name: round(value, 1) for name, value in run.seconds.items()}}

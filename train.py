@@ -189,6 +189,16 @@ def score_epoch(run: Run, epoch: int) -> dict[str, dict]:
     return score(run, [run.stage.name], epoch + 1) if run.stage.schedule == "plateau" else {}
 
 
+def watched_score(run: Run, scores: dict[str, dict]) -> float:
+    """What schedule "plateau" waits for; UserError where val cannot give it."""
+    name, metric = run.stage.name, run.tasks[run.stage.name].metric
+    if scores[name][metric] is None:
+        raise UserError(
+            f"stages.{name}.schedule 'plateau' watches {metric}, undefined on a val split without labelled objects"
+        )
+    return scores[name][metric]
+
+
 def score(run: Run, names: list[str], epoch: int) -> dict[str, dict]:
     scores = {}
     for name in names:
@@ -224,13 +234,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run, state = command_line.start(options)
         train(run, state)
-        single = command_line.baselines(options, run, train) if options.baselines else {}
-        results = write_results(run, {name: row[run.tasks[name].metric] for name, row in single.items()})
+        if options.baselines:
+            single = command_line.baselines(options, run, train)
+            run.single = {name: row[run.tasks[name].metric] for name, row in single.items()}
+        results = write_results(run)
+        command_line.draw(run)
     except KeyboardInterrupt:
-        again = f"python train.py --run_dir {options.run_dir} --resume"
-        print(f"\nstopped; the last finished epoch is kept. Go on with: {again}", file=sys.stderr)
+        print(f"\nstopped; {command_line.how_to_go_on(options)}", file=sys.stderr)
         return 130
-    command_line.draw(run)
     print(command_line.table(results, {name: task.label for name, task in run.tasks.items()}))
     print(f"checkpoints, results.json and log.jsonl lie in {run.folder}, figures in {run.folder / 'figures'}")
     return 0
