@@ -15,11 +15,9 @@ class CocoMetric(Metric):
 
     def __init__(self, classes: tuple[str, ...]):
         self.classes = classes
-        self.coco = MeanAveragePrecision(
+        self.coco = MeanAveragePrecision(  # COCO's thresholds; torchmetrics' own are float32: 7 of 20 would miss 0.35
             iou_thresholds=np.linspace(0.5, 0.95, 10).tolist(),
-            rec_thresholds=np.linspace(
-                0.0, 1.0, 101
-            ).tolist(),  # torchmetrics' own are float32: 7 of 20 would miss 0.35
+            rec_thresholds=np.linspace(0.0, 1.0, 101).tolist(),
             extended_summary=True,
             backend="faster_coco_eval",
         )

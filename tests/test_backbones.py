@@ -56,7 +56,7 @@ def packages_own(name: str) -> nn.Module:
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_lite0"])
 def test_bit_equal_to_the_packages_own_forward(name, training):
     """Also in training: the same running statistics, and the same draws of stochastic depth."""
-    own, backbone = packages_own(name), random_backbone(name)
+    own, backbone = packages_own(name), random_backbone(name, drop_connect=0.2)
     used_norms(own)
     weights = {key: value for key, value in own.state_dict().items() if not key.startswith("_fc.")}
     backbone.net.load_state_dict(weights)
@@ -69,6 +69,14 @@ def test_bit_equal_to_the_packages_own_forward(name, training):
     assert torch.equal(backbone(images)[32], expected)
     after = state_of(own)
     assert all(torch.equal(value, after[key]) for key, value in backbone.net.state_dict().items())
+
+
+def test_there_is_no_stochastic_depth_unless_asked_for():
+    backbone = random_backbone("efficientnet_lite0")
+    for layer in backbone.modules():
+        layer.train(not isinstance(layer, nn.BatchNorm2d))
+    images = torch.randn(4, 3, 64, 64)
+    assert torch.equal(backbone(images)[32], backbone(images)[32])
 
 
 def test_stride_8_and_16_are_the_packages_reductions_3_and_4():

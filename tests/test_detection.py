@@ -95,7 +95,7 @@ def giou_loss(a, b) -> float:
     return 1 - (inter / union - (hull - union) / hull)
 
 
-def anchor_free_by_loop(raw: torch.Tensor, targets: list[dict], radius: float) -> dict[str, float]:
+def anchor_free_by_loop(raw, targets: list[dict], radius: float, box_weight: float, class_weight: float) -> dict:
     centres = cell_centres(*raw.shape[-2:], STRIDE).tolist()
     assigned = [assign_by_loop(centres, target, radius) for target in targets]
     focal = box_loss = centre_loss = quality_sum = 0.0
@@ -121,10 +121,11 @@ def anchor_free_by_loop(raw: torch.Tensor, targets: list[dict], radius: float) -
             centre_loss -= quality * math.log(probability) + (1 - quality) * math.log(1 - probability)
             quality_sum += quality
     count = max(positives, 1)
-    return {"class": focal / count, "box": box_loss / max(quality_sum, 1.0), "centerness": centre_loss / count}
+    box_loss *= box_weight / max(quality_sum, 1.0)
+    return {"class": class_weight * focal / count, "box": box_loss, "centerness": centre_loss / count}
 
 
-def grid_by_loop(raw: torch.Tensor, targets: list[dict], box_weight: float, empty_weight: float) -> dict[str, float]:
+def grid_by_loop(raw, targets: list[dict], box_weight: float, empty_weight: float) -> dict[str, float]:
     width, height = raw.shape[-1] * STRIDE, raw.shape[-2] * STRIDE
     box_loss = objectness = class_loss = 0.0
     objects = 0
@@ -153,7 +154,7 @@ def grid_by_loop(raw: torch.Tensor, targets: list[dict], box_weight: float, empt
 @pytest.mark.parametrize(
     ("name", "options", "by_loop"),
     [
-        ("detection_anchor_free", {"radius": 1.5}, anchor_free_by_loop),
+        ("detection_anchor_free", {"radius": 1.2, "box_weight": 3.0, "class_weight": 0.7}, anchor_free_by_loop),
         ("detection_grid", {"box_weight": 3.0, "empty_weight": 0.3}, grid_by_loop),
     ],
 )

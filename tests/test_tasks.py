@@ -173,6 +173,20 @@ def test_segmentation_at_a_coarser_resolution_reads_the_mask_without_a_shift(ste
     assert sum(place + 0.5 for place in kept) == sum(middles)
 
 
+def test_segmentation_distillation_can_leave_what_the_teacher_takes_for_background():
+    task = build(Task, {"name": "segmentation", "distill_background": 0.0}, CLASSES)
+    plain = build(Task, {"name": "segmentation"}, CLASSES)
+    teacher, student = torch.randn(1, 4, 2, 2), torch.randn(1, 4, 2, 2, requires_grad=True)
+    teacher[0, 0] = torch.tensor(
+        [[40.0, -40.0], [40.0, -40.0]]
+    )  # certainly background on the left, certainly not on the right
+    (gradient,) = torch.autograd.grad(task.distill_loss(student, teacher, 2.0), student)
+    assert not gradient[..., 0].any()
+    assert gradient[..., 1].any(1).all()
+    objects = plain.distill_loss(student[..., 1:], teacher[..., 1:], 2.0)  # the mean is over the pixels that count
+    assert task.distill_loss(student, teacher, 2.0).item() == pytest.approx(objects.item(), rel=1e-5)
+
+
 def test_segmentation_of_nothing_but_void_is_0_with_gradient_0():
     task = build(Task, {"name": "segmentation"}, CLASSES)
     raw = torch.randn(2, 4, 2, 2, requires_grad=True)
