@@ -165,7 +165,7 @@ def draw(run) -> None:
 
 def _identity(recipe: Recipe, name: str, run: Run) -> str:
     """Changes with all that a single-task score depends on: recipe, training images, val images."""
-    plain = {key: value for key, value in recipe.resolved.items() if key != "data_root"}
+    plain = {key: value for key, value in recipe.resolved.items() if key not in ("data_root", "eval_every")}
     plain["stages"] = {name: plain["stages"][name]}
     text = json.dumps(plain, sort_keys=True) + run.splits[name].fingerprint() + run.val[name].fingerprint()
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -19,6 +19,7 @@ class Segmentation(Task):
 
     Args:
         loss_stride: Resolution of the loss: logits are upsampled to the input size divided by this, and the mask subsampled.
+        background_weight: Weight of background pixels in the loss, against 1 for an object's; the loss is the weighted mean.
         label_smoothing: Share of the target spread over all classes.
         distill_background: In distillation, weight of a pixel that the teacher takes for background, against 1 for an object;
             below 1, since background drowns the informative pixels.
@@ -30,11 +31,20 @@ class Segmentation(Task):
     flag = "miou"
     headlines = {"miou": "mIoU", "miou_fg": "mIoU_fg"}
 
-    def __init__(self, classes, *, loss_stride: int = 1, label_smoothing: float = 0.0, distill_background: float = 1.0):
+    def __init__(
+        self,
+        classes,
+        *,
+        loss_stride: int = 1,
+        background_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        distill_background: float = 1.0,
+    ):
         super().__init__(classes)
         if loss_stride not in (1, 2, 4):
             raise UserError(f"segmentation.loss_stride is {loss_stride}, expected 1, 2 or 4")
         self.loss_stride = loss_stride
+        self.class_weights = torch.tensor([background_weight] + [1.0] * (len(self.classes) - 1))
         self.label_smoothing = label_smoothing
         self.distill_background = distill_background
 
@@ -44,9 +54,10 @@ class Segmentation(Task):
     def losses(self, raw, targets, stride) -> dict[str, Tensor]:
         mask = torch.stack([_subsampled(t["mask"], self.loss_stride) for t in targets]).to(raw.device).long()
         logits = interpolate(raw.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
+        weights = self.class_weights.to(raw.device)
         options = {"ignore_index": VOID, "reduction": "sum", "label_smoothing": self.label_smoothing}
-        loss = cross_entropy(logits, mask, **options) / (mask != VOID).sum().clamp(min=1)
-        return {"cross_entropy": loss}
+        total = weights[mask[mask != VOID]].sum().clamp(min=1)
+        return {"cross_entropy": cross_entropy(logits, mask, weights, **options) / total}
 
     def distill_loss(self, student, teacher, temperature) -> Tensor:
         background = teacher.float().softmax(1)[:, 0]  # (B, h, w)
