@@ -16,7 +16,8 @@ class IouMetric(Metric):
 
     def __init__(self, classes: tuple[str, ...]):
         self.classes = classes
-        self.confusion = MulticlassConfusionMatrix(num_classes=len(classes), ignore_index=VOID)
+        # unvalidated: the readers know the labels, and sorting out every image's values would take longer than counting them
+        self.confusion = MulticlassConfusionMatrix(len(classes), ignore_index=VOID, validate_args=False)
 
     def update(self, predictions, targets) -> None:
         for prediction, target in zip(predictions, targets, strict=True):
