@@ -23,7 +23,7 @@ from data.decode import read_image
 from data.imagefolder import IMAGENETTE, ImageFolder
 from data.voc import VOC_CLASSES, Voc
 from DL_data.cut import balanced_cut
-from DL_data.download import Source
+from download import Source
 
 COCO_CLASSES = ("person", "car", "bird", "cat", "dog", "bottle", "cup", "chair", "dining table", "book")
 COCO_URL = "http://images.cocodataset.org"

@@ -24,8 +24,8 @@ from pathlib import Path
 
 from data import Dataset
 from data.validate import DataError, findings
-from DL_data.download import fetch
 from DL_data.originals import SETS, MiniSet, Order
+from download import fetch
 from errors import UserError, command
 
 COUNTS = {"train": 240, "val": 60}

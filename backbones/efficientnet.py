@@ -1,11 +1,13 @@
 """EfficientNet B0..B7 (Tan & Le 2019) through efficientnet_pytorch."""
 
+from pathlib import Path
+
 import torch
 from efficientnet_pytorch import EfficientNet as Package
 from efficientnet_pytorch.utils import url_map
-from torch import Tensor
 
 from backbones._efficientnet import EfficientNetTaps, load_into, read_state_dict
+from download import Source, fetch
 from errors import UserError, nearest
 
 _VARIANTS = tuple(f"b{size}" for size in range(8))
@@ -37,21 +39,19 @@ class EfficientNet(EfficientNetTaps):
         if variant not in _VARIANTS:
             raise UserError(f"unknown EfficientNet variant '{variant}'{nearest(variant, _VARIANTS)}")
         net = Package.from_name(f"efficientnet-{variant}", include_top=False)
-        if weights:
-            load_into(net, read_state_dict(weights), weights)
-        elif pretrained:
-            load_into(net, _download(f"efficientnet-{variant}"), url_map[f"efficientnet-{variant}"])
+        if weights or pretrained:
+            source = weights or _download(f"efficientnet-{variant}")
+            load_into(net, read_state_dict(source), source)
         super().__init__(net, frozen_stride, drop_connect)
 
 
-def _download(package_name: str) -> dict[str, Tensor]:
-    """ImageNet weights, kept in torch's hub cache; the file's name carries the start of its sha256, which is checked."""
+def _download(package_name: str) -> str:
+    """The ImageNet weights' file in torch's hub cache; fetched there once. Its name carries the start of its sha256."""
     url = url_map[package_name]
-    try:
-        state = torch.hub.load_state_dict_from_url(url, check_hash=True, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"{url}: could not fetch the ImageNet weights of {package_name} ({error}). Fetch the file where there is a network "
-            f"and give it with --backbone_weights FILE, or use --backbone.name efficientnet_lite0 (weights in a package)"
-        ) from error
-    return {key: value for key, value in state.items() if not key.startswith("_fc.")}
+    name = url.rpartition("/")[2]
+    checksum = f"sha256:{name.removesuffix('.pth').rpartition('-')[2]}"
+    instead = (
+        "give a file with --backbone_weights, or take --backbone.name efficientnet_lite0, whose weights are a package"
+    )
+    source = Source(name, (url,), checksum, otherwise=instead)
+    return str(fetch([source], Path(torch.hub.get_dir()) / "checkpoints")[0])

@@ -7,8 +7,8 @@ from pathlib import Path
 import loopback
 import pytest
 
-from DL_data import download
-from DL_data.download import Source, fetch
+import download
+from download import Source, fetch
 from errors import UserError
 
 BODY = random.Random(0).randbytes(400_000)

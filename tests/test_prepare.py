@@ -19,10 +19,11 @@ import pytest
 from PIL import Image
 from tiny_originals import COCO_ZIP, IMAGENETTE_TGZ, VOC_TAR, encoded, tiny_coco, tiny_imagenette, tiny_voc
 
+import download
 from data.coco import Coco
 from data.imagefolder import ImageFolder
 from data.voc import Voc
-from DL_data import download, prepare
+from DL_data import prepare
 from DL_data.originals import COCO_CLASSES, SETS
 from errors import UserError
 

@@ -31,14 +31,15 @@ BROKEN = (ConnectionError, TimeoutError, http.client.HTTPException, ssl.SSLError
 class Source:
     """One file to fetch: `name` is its path below the cache folder, and below the prefix of a mirror.
 
-    checksum: "md5:<hex>" or any other algorithm of hashlib, None where none is known. note: shown beside the URL where
-    the user has to fetch it by hand.
+    checksum: "md5:<hex>" or any other algorithm of hashlib, or the start of one; None where none is known. note: shown
+    beside the URL where the user has to fetch it by hand. otherwise: what to do where trying again does not help.
     """
 
     name: str
     urls: tuple[str, ...]
     checksum: str | None = None
     note: str = ""
+    otherwise: str = "name another place with --mirror"
 
 
 class _Failed(Exception):
@@ -151,11 +152,11 @@ def _verify(source: Source, path: Path) -> None:
     algorithm, expected = source.checksum.split(":")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found != expected:
+    if not found.startswith(expected):
         path.unlink()
         raise UserError(
             f"{path}: {algorithm} is {found}, expected {expected}; the file is damaged or another version and has been "
-            "removed: run the same command again or, if this repeats, name another place with --mirror"
+            f"removed: run the same command again or, if this repeats, {source.otherwise}"
         )
 
 
@@ -171,8 +172,8 @@ def _require_space(part: Path, needed: int) -> None:
 def _by_hand(reason: str, missing: Sequence[Source], folder: Path, mirrors: Sequence[str]) -> str:
     lines = [
         reason,
-        "What has arrived is kept: run the same command again later and it goes on from there, or name another place "
-        "with --mirror.",
+        "What has arrived is kept: run the same command again later and it goes on from there, or "
+        f"{missing[0].otherwise}.",
         "Or fetch these files by hand, put them into these folders and run the same command again:",
     ]
     for place, sources in groupby(missing, key=lambda source: (folder / source.name).parent):
