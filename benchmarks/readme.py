@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
 PUBLISHED = (
-    "| original, published (B0, RTX 5090, one seed) | – → – | 0.5594 → 0.5452 | 0.0199 → 0.0205 | 0.7167 | – | – |"
+    "| original, published (B0, RTX 5090, one seed) | – → – | 0.5594 → 0.5452 | 0.0199 → 0.0205 | 0.7167 | – | – | – |"
 )
 
 
@@ -53,14 +53,19 @@ def _take_in(run: Path) -> None:
 def table(kept: list[dict]) -> str:
     """Score after the stage that learned it → after the last stage, drop against both baselines, minutes."""
     lines = [
-        "| run | mIoU | mIoU_fg | mAP@0.5 | Top-1 | drop % vs single: seg / det / cls | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| run | mIoU | mIoU_fg | mAP@0.5 | Top-1 | drop % vs stage: seg / det / cls | drop % vs single | minutes |",
+        "|---|---|---|---|---|---|---|---|",
         PUBLISHED,
     ]
     for entry in kept:
         results = entry["results"]
         cells = [_change(results, "seg", "miou"), _change(results, "seg", "miou_fg"), _change(results, "det", "ap50")]
-        cells += [_change(results, "cls", "top1"), _drops(results), f"{sum(results['seconds'].values()) / 60:.0f}"]
+        cells += [
+            _change(results, "cls", "top1"),
+            _drops(results, "stage"),
+            _drops(results, "single"),
+            f"{sum(results['seconds'].values()) / 60:.0f}",
+        ]
         lines.append(f"| {entry['name']} (seed {entry['seed']}) | " + " | ".join(cells) + " |")
     machines = {f"{e['env']['processor']}, {e['env']['cores']} cores, {e['env']['date'][:10]}" for e in kept}
     footer = f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."
@@ -74,8 +79,8 @@ def _change(results: dict, task: str, metric: str) -> str:
     return f"{learned:.4f} → {results['scores'][-1][task][metric]:.4f}"
 
 
-def _drops(results: dict) -> str:
-    drops = results["drop_percent"]["single"]
+def _drops(results: dict, kind: str) -> str:
+    drops = results["drop_percent"][kind]
     return " / ".join("–" if drops[task] is None else f"{drops[task]:+.1f}" for task in results["tasks"])
 
 
