@@ -43,19 +43,20 @@ def test_scores_do_not_depend_on_how_the_images_are_batched(name):
 
 def test_iou_by_hand():
     """Truth and prediction pixel by pixel; 3 never occurs, 2 is only predicted."""
-    truth = [[0, 0, 0, 1], [1, 1, 1, VOID]]
-    answer = [[0, 1, 2, 1], [1, 0, 2, 2]]
+    truth = [[0, 0, 0, 1, 1], [1, 1, 1, VOID, VOID]]
+    answer = [[0, 1, 2, 1, 0], [1, 0, 2, 2, 0]]
     metric = IouMetric(CLASSES)
     metric.update([mask_target(answer)], [mask_target(truth)])
     scores = metric.compute()
-    assert scores["iou/background"] == pytest.approx(1 / 4)  # one hit; two missed, one too many
-    assert scores["iou/cat"] == pytest.approx(2 / 5)
+    assert scores["iou/background"] == pytest.approx(1 / 5)  # one hit; two missed, two too many
+    assert scores["iou/cat"] == pytest.approx(2 / 6)  # two hits; three missed, one too many
     assert scores["iou/dog"] == 0
     assert scores["iou/bird"] is None
-    assert scores["miou"] == pytest.approx((1 / 4 + 2 / 5 + 0) / 3)
-    # foreground: the three pixels whose truth is background do not count
-    assert scores["miou_fg"] == pytest.approx((2 / 4 + 0) / 2)
-    assert scores["pixel_accuracy"] == pytest.approx(3 / 7)
+    assert scores["miou"] == pytest.approx((1 / 5 + 2 / 6 + 0) / 3)
+    assert scores["miou_fg"] == pytest.approx(
+        (2 / 5 + 0) / 2
+    )  # the three pixels whose truth is background do not count
+    assert scores["pixel_accuracy"] == pytest.approx(3 / 8)
 
 
 def test_iou_is_of_all_pixels_of_the_split_not_a_mean_over_images():
@@ -145,7 +146,7 @@ def coco_evaluation(truths: list[dict], predictions: list[dict]) -> COCOeval_fas
 
 
 def test_average_precision_is_cocos():
-    truths, predictions = random_detections(random.Random(0), 40)
+    truths, predictions = random_detections(random.Random(0), 300)
     assert sum(int(t["iscrowd"].sum()) for t in truths) > 5
     assert any(len(t["boxes"]) == 0 for t in truths)
     metric = CocoMetric(CLASSES)
@@ -156,9 +157,9 @@ def test_average_precision_is_cocos():
     names = ("ap", "ap50", "ap75", "ap/small", "ap/medium", "ap/large")
     assert [scores[name] for name in names] == pytest.approx(list(evaluation.stats[:6]), abs=1e-6)
     assert 0.1 < scores["ap"] < scores["ap50"] < 0.9
-    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # IoU .50: (recall, class)
-    for label, name in enumerate(CLASSES[:3]):
-        assert scores[f"ap50/{name}"] == pytest.approx(precision[:, label].mean(), abs=1e-6)
+    precision = evaluation.eval["precision"][..., 0, -1].mean(1)  # (IoU .50, .55, ...; class)
+    assert (precision[0, :3] > precision[1, :3]).all()
+    assert [scores[f"ap50/{name}"] for name in CLASSES[:3]] == pytest.approx(precision[0, :3].tolist(), abs=1e-6)
     assert scores["ap50/bird"] is None
 
 
