@@ -19,10 +19,13 @@ LAYOUTS = (
 
 
 class Coco(Dataset):
-    """One split of a COCO-like set; `folder` names the set's folder under `root` where it is not `mini_coco_det`.
+    """One split of a COCO-like set.
 
     Categories are matched by name: their ids may have gaps and may differ between splits (`numbering`: name → id).
     Without `classes`, the vocabulary is the file's own, in the order of the ids. Ids of the items are file names.
+
+    Args:
+        folder: The set's folder under the data root, where it is not `mini_coco_det`.
     """
 
     kind = "detection"

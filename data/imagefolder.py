@@ -25,11 +25,14 @@ IMAGENETTE = {
 
 
 class ImageFolder(Dataset):
-    """One split of `{train,val}/<class>/*.jpg`; `folder` names the set's folder under `root` where it is not Imagenette.
+    """One split of `{train,val}/<class>/*.jpg`.
 
     Classes are the folders' names, sorted. `display_names` maps each to a name for people (Imagenette's folders are
-    WordNet ids), or to itself. `upright` turns photographs by their EXIF rotation, which a label without coordinates
-    permits.
+    WordNet ids), or to itself.
+
+    Args:
+        folder: The set's folder under the data root, where it is not `imagenette-160` or `imagenette_160`.
+        upright: Turn photographs by their EXIF rotation, which a label without coordinates permits.
     """
 
     kind = "classification"

@@ -26,10 +26,13 @@ VOC_CLASSES = (
 
 
 class Voc(Dataset):
-    """One split of a VOC-like set; `folder` names the set's folder under `root` where it is not `mini_voc_seg`.
+    """One split of a VOC-like set.
 
     Mask values are 0 (background), 1.. (foreground classes) and 255 (void). The foreground classes are VOC's twenty, or
     the lines of a `classes.txt` beside the masks' folder (or in the set's folder), which may open with `background`.
+
+    Args:
+        folder: The set's folder under the data root, where it is not `mini_voc_seg`.
     """
 
     kind = "segmentation"
