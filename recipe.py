@@ -233,6 +233,8 @@ def _parser_for(content: dict, parser: ArgumentParser, source: str) -> ArgumentP
     parser.add_class_arguments(Norm, "norm")
     for name, stage in content["stages"].items():
         prefix = f"stages.{name}"
+        if not re.fullmatch(r"[A-Za-z]\w*", str(name)):  # it names files, flags and modules
+            raise UserError(f"{source}: the stage name '{name}' must be letters, digits and _, a letter first")
         if not isinstance(stage, dict):
             raise UserError(f"{source}: {prefix} is {stage!r}, expected a mapping with task, dataset and epochs")
         parser.add_class_arguments(Stage, prefix, skip={"name", "augment", "task", "dataset"})

@@ -1,7 +1,6 @@
 """What a recipe's types do not say: ranges, and names that must be those of its stages or parts."""
 
 import math
-import re
 
 from errors import UserError, nearest
 
@@ -33,8 +32,6 @@ def check(recipe) -> None:
     if recipe.order is not None and (not recipe.order or len(set(recipe.order)) != len(recipe.order)):
         raise UserError(f"order is {recipe.order}, expected each stage at most once and at least one")
     for name, stage in recipe.stages.items():
-        if not re.fullmatch(r"[A-Za-z]\w*", name):  # it names files, flags and modules
-            raise UserError(f"stages names the stage '{name}', expected letters, digits and _, a letter first")
         if name in recipe.trunk_parts():
             raise UserError(f"the stage name '{name}' is a part of the trunk; choose another")
         _check_stage(recipe, stage)

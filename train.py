@@ -41,7 +41,7 @@ def train_step(run: Run, batch: Batch, optimizer: torch.optim.Optimizer) -> dict
             losses |= {f"{owner}.{name}": value for name, value in strategy.losses(run, step).items()}
     total = sum(losses.values())
     if not torch.isfinite(total):
-        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+        terms = ", ".join(f"{name} {value.item():.4g}" for name, value in losses.items())
         where = f"stage {run.stage.name}, step {run.stage_step}"
         raise UserError(f"{where}: the loss is not finite ({terms}); lower stages.{run.stage.name}.lr or set clip_norm")
     optimizer.zero_grad(set_to_none=True)
