@@ -43,6 +43,9 @@ class Segmentation(Task):
         super().__init__(classes)
         if loss_stride not in (1, 2, 4):
             raise UserError(f"segmentation.loss_stride is {loss_stride}, expected 1, 2 or 4")
+        for option, value in (("background_weight", background_weight), ("distill_background", distill_background)):
+            if not value >= 0:
+                raise UserError(f"segmentation.{option} is {value}, expected 0 or more")
         self.loss_stride = loss_stride
         self.class_weights = torch.tensor([background_weight] + [1.0] * (len(self.classes) - 1))
         self.label_smoothing = label_smoothing
