@@ -42,6 +42,11 @@ class Lwf(Strategy):
         self.old: list[str] = []
 
     def check(self, recipe):
+        if recipe.norm.statistics == "per_stage":
+            raise UserError(
+                "strategies.lwf needs one set of norm statistics: its teacher answers for all old tasks in one pass; "
+                "set norm.statistics to frozen or running, or leave out lwf"
+            )
         check_weights("lwf.weights", self.weights, recipe.stages)
         check_weights("lwf.features", self.features, recipe.trunk_parts())
         by_task = self.temperature if isinstance(self.temperature, dict) else {"": self.temperature}

@@ -11,13 +11,15 @@ import distill
 from boxes import assign_centre_sampling, cell_centres, ltrb_to_xyxy, pad_boxes
 from tasks._detection import Detection
 
+LEAST_QUALITY = 0.1  # of a positive cell: a box smaller than a cell may not hold the centre it is given to
 
 class AnchorFree(Detection):
     """One level, centre sampling, GIoU on boxes, focal loss on classes, centerness as the box's quality.
 
     raw (B, 4 + 1 + classes, h, w): log of the distances left, top, right, bottom in strides; centerness; class logits.
-    Deviations from FCOS: one level instead of five; a box too small to hold a cell centre gets the nearest cell; cells
-    inside a crowd box or a cut-off object are neither positive nor negative.
+    Deviations from FCOS: one level instead of five; a box too small to hold a cell centre gets the nearest cell, and the
+    quality of a positive cell is at least LEAST_QUALITY; cells inside a crowd box or a cut-off object are neither positive
+    nor negative.
 
     Args:
         hidden: Channels of the predictor's inner map.
@@ -63,7 +65,7 @@ class AnchorFree(Detection):
         focal = sigmoid_focal_loss(class_logits, wanted, alpha=0.25, gamma=2.0)
         focal = (focal * ~ignored[..., None]).sum() / max(len(image), 1)
 
-        quality = _centerness(centres[cell], matched)
+        quality = _centerness(centres[cell], matched).clamp(min=LEAST_QUALITY)
         predicted = ltrb_to_xyxy(centres[cell], log_ltrb[image, cell].clamp(max=6.0).exp() * stride)
         giou = generalized_box_iou_loss(predicted, matched)
         giou = (giou * quality).sum() / quality.sum().clamp(min=1.0)

@@ -114,7 +114,7 @@ def anchor_free_by_loop(raw, targets: list[dict], radius: float, box_weight: flo
             quality = 0.0
             if min(left, top, right, bottom) > 0:
                 quality = min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom)
-            quality = math.sqrt(quality)
+            quality = max(math.sqrt(quality), 0.1)
             ltrb = [math.exp(v) * STRIDE for v in values[:4]]
             box_loss += quality * giou_loss((cx - ltrb[0], cy - ltrb[1], cx + ltrb[2], cy + ltrb[3]), (x1, y1, x2, y2))
             probability = sigmoid(values[4])
@@ -167,6 +167,19 @@ def test_losses_are_those_of_a_loop_over_cells(name, options, by_loop):
         raw = torch.randn(3, 5 + len(CLASSES), 4, 4)
         losses = {key: float(value) for key, value in task.losses(raw, targets, STRIDE).items()}
         assert losses == pytest.approx(by_loop(raw, targets, *options.values()), rel=1e-4, abs=1e-5)
+
+
+def test_a_box_smaller_than_a_cell_is_worth_finding():
+    """Its cell's centre may lie outside the box; with quality 0 it would be learned as no object at all."""
+    target = {
+        "boxes": torch.tensor([[17.0, 33.0, 19.0, 35.0]]),
+        "labels": torch.tensor([1]),
+        "iscrowd": torch.tensor([False]),
+    }
+    raw = torch.zeros(1, 5 + len(CLASSES), 8, 8, requires_grad=True)
+    losses = build(Task, {"name": "detection_anchor_free"}, CLASSES).losses(raw, [target], STRIDE)
+    losses["box"].backward()
+    assert raw.grad[0, :4, 4, 2].abs().sum() > 0
 
 
 def ideal_raw(name: str, target: dict, cells: int) -> torch.Tensor:

@@ -46,9 +46,10 @@ ELSE = {
         "det": {"schedule": "plateau", "patience": 0, "clip_norm": 0.5, "rates": {"backbone": 0, "seg": 0.5}},
         "cls": {"task": {"name": "classification", "dropout": 0.5}, "schedule": "cosine"},
     },
-    "norm": {"statistics": "per_stage"},
+    "norm": {"statistics": "running"},
     "eval_every": 1,
 }
+PER_STAGE = {"strategies": {"replay": {"batch_size": 3}}, "norm": {"statistics": "per_stage"}}
 
 
 def comparable_log(folder: Path) -> list[dict]:
@@ -83,7 +84,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, server, finished, kil
 def other_recipes(tmp_path_factory, tiny_data, server) -> dict[str, Path]:
     """Uninterrupted runs of other recipes."""
     runs = {}
-    for name, changes in (("none", NONE), ("else", ELSE)):
+    for name, changes in (("none", NONE), ("else", ELSE), ("per_stage", PER_STAGE)):
         folder = tmp_path_factory.mktemp(name)
         recipe = write_recipe(folder / "recipe.yaml", tiny_recipe(tiny_data, **changes))
         ended = server.run(folder, "--config", recipe, "--run_dir", folder / "run")
@@ -93,7 +94,14 @@ def other_recipes(tmp_path_factory, tiny_data, server) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "kill"), [("none", ("step", 7)), ("else", ("step", 4)), ("else", ("step", 7)), ("else", ("saved", 8))]
+    ("name", "kill"),
+    [
+        ("none", ("step", 7)),
+        ("else", ("step", 4)),
+        ("else", ("step", 7)),
+        ("else", ("saved", 8)),
+        ("per_stage", ("step", 7)),
+    ],
 )
 def test_other_recipes_resume_exactly(tmp_path, server, other_recipes, name, kill):
     reference = other_recipes[name]

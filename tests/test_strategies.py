@@ -325,6 +325,13 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path, tiny_data,
     assert not (tmp_path / "run").exists()
 
 
+def test_lwf_refuses_statistics_per_stage(tmp_path, tiny_data):
+    """Its teacher answers for every old task in one pass, with one set of statistics."""
+    with pytest.raises(UserError, match="set norm.statistics to frozen or running"):
+        begin(tiny_recipe(tiny_data, {"lwf": {}}, norm={"statistics": "per_stage"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_ema_against_closed_form():
     """average = Σ_i w_i θ_i with w_i = (1 - d_i) Π_{j > i} d_j, θ_0 the stage's start, and d warming up."""
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
