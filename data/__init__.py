@@ -20,7 +20,8 @@ class Sample:
     target, by the dataset's `kind`:
       segmentation    {"mask": uint8 (H, W), class index, VOID = 255 ignored}
       detection       {"boxes": float32 (N, 4) xyxy in pixels of this image, "labels": int64 (N,) index into
-                       `classes`, "iscrowd": bool (N,)}; N may be 0
+                       `classes`, "iscrowd": bool (N,), "area": float32 (N,), by which metrics tell small objects from
+                       large ones: COCO's is the mask's}; N may be 0
       classification  {"label": int64 ()}
     """
 

@@ -16,9 +16,10 @@ SECTIONS = ("images", "annotations", "categories")
 
 @dataclass(frozen=True)
 class Object:
-    """One annotated box, clipped to its image: xyxy in pixels."""
+    """One annotated box, clipped to its image: xyxy in pixels. area: the annotation's (COCO's: of the mask), else the box's."""
 
     box_xyxy: tuple[float, float, float, float]
+    area: float
     category_id: int
     iscrowd: bool
 
@@ -120,10 +121,14 @@ def _fill_objects(
             problems.append(f"unknown category_id {category_id!r}, the file's categories are {sorted(category_ids)}")
         if entry.get("iscrowd", 0) not in (0, 1):
             problems.append(f"iscrowd {entry['iscrowd']!r}, expected 0 or 1")
+        area = entry.get("area", 1.0)
+        if not (_is_int(area) or isinstance(area, float)) or not 0 <= area < LARGEST**2:
+            problems.append(f"area {area!r}, expected a number of pixels, 0 or more")
         image = images.get(image_id) if _is_int(image_id) else None
         box = _clipped(entry.get("bbox"), image, problems)
         if not problems and image is not None and category_id in categories.values():
-            image.objects.append(Object(box, category_id, bool(entry.get("iscrowd", 0))))
+            area = entry.get("area", (box[2] - box[0]) * (box[3] - box[1]))
+            image.objects.append(Object(box, area, category_id, bool(entry.get("iscrowd", 0))))
         found.extend(f"{name}: {problem}" for problem in problems)
 
 

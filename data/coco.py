@@ -52,6 +52,7 @@ class Coco(Dataset):
             objects = [item for item in entry.objects if item.category_id in label_of]
             target = {
                 "boxes": torch.tensor([item.box_xyxy for item in objects], dtype=torch.float32).reshape(-1, 4),
+                "area": torch.tensor([item.area for item in objects], dtype=torch.float32),
                 "labels": torch.tensor([label_of[item.category_id] for item in objects], dtype=torch.int64),
                 "iscrowd": torch.tensor([item.iscrowd for item in objects], dtype=torch.bool),
             }

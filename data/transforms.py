@@ -47,7 +47,9 @@ def augmented(sample: Sample, size: int, augment: Augment, rng: random.Random) -
     height, width = sample.image.shape[-2:]
     window = _window(width, zoom * stretch, rng), _window(height, zoom / stretch, rng)
     image = _resample(sample.image, window, size, 114, antialias=True)
-    target = dict(sample.target)
+    target = {
+        name: values for name, values in sample.target.items() if name != "area"
+    }  # a metric's, of the whole image
     if "mask" in target:
         target["mask"] = _resample(target["mask"][None], window, size, VOID, antialias=None)[0]
     if "boxes" in target:

@@ -26,7 +26,7 @@ class CocoMetric(Metric):
         found = [{key: p[key].detach().float().cpu() for key in ("boxes", "scores")} for p in predictions]
         for entry, prediction in zip(found, predictions, strict=True):
             entry["labels"] = prediction["labels"].cpu()
-        truth = [{"boxes": t["boxes"], "labels": t["labels"], "iscrowd": t["iscrowd"].long()} for t in targets]
+        truth = [{**t, "iscrowd": t["iscrowd"].long()} for t in targets]
         self.coco.update(found, truth)
 
     def compute(self) -> Scores:

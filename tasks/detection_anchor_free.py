@@ -13,6 +13,7 @@ from tasks._detection import Detection
 
 LEAST_QUALITY = 0.1  # of a positive cell: a box smaller than a cell may not hold the centre it is given to
 
+
 class AnchorFree(Detection):
     """One level, centre sampling, GIoU on boxes, focal loss on classes, centerness as the box's quality.
 

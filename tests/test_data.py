@@ -151,6 +151,7 @@ def test_coco_boxes_are_clipped_matched_by_name_and_kept_with_crowds(tmp_path):
     assert target["boxes"].tolist() == [[1, 2, 5, 5], [0, 4, 4, 10], [0, 0, 12, 10]]
     assert target["labels"].tolist() == [1, 2, 0]
     assert target["iscrowd"].tolist() == [False, False, True]
+    assert target["area"].shape == (3,)
     reordered = Coco(tmp_path, "val", classes=("dog", "cat", "bird"))
     assert reordered.read(0).target["labels"].tolist() == [1, 0, 2]
     empty = dataset.read(2).target

@@ -133,6 +133,9 @@ BAD_ANNOTATIONS = [
     ({"bbox": [0, 0, 3]}, "expected four numbers"),
     ({"bbox": [0, 0, 3, "4"]}, "expected four numbers"),
     ({"bbox": None}, "bbox None, expected four numbers"),
+    ({"area": "12"}, "area '12', expected a number of pixels"),
+    ({"area": -1}, "area -1, expected a number of pixels"),
+    ({"area": float("nan")}, "area nan, expected a number of pixels"),
 ]
 
 

@@ -108,7 +108,9 @@ def random_detections(rng: random.Random, images: int) -> tuple[list[dict], list
         for _ in range(rng.randrange(3)):
             x, y = rng.uniform(0, 200), rng.uniform(0, 200)
             found.append((x, y, x + rng.uniform(8, 90), y + rng.uniform(8, 90), rng.randrange(4)))
-        truths.append(boxes_target(rows, crowds={n for n in range(len(rows)) if rng.random() < 0.2}))
+        truth = boxes_target(rows, crowds={n for n in range(len(rows)) if rng.random() < 0.2})
+        box_area = (truth["boxes"][:, 2:] - truth["boxes"][:, :2]).prod(-1)
+        truths.append({**truth, "area": box_area * rng.uniform(0.2, 1.0)})  # a mask fills its box in part
         prediction = boxes_target(found)
         predictions.append({**prediction, "scores": torch.tensor([rng.random() for _ in found])})
     return truths, predictions
@@ -124,16 +126,14 @@ def coco_evaluation(truths: list[dict], predictions: list[dict]) -> COCOeval_fas
                 box = [x1, y1, x2 - x1, y2 - y1]
                 category = 7 + 10 * int(entry["labels"][row])
                 extra = {key.removesuffix("s"): entry[key][row].item() for key in keys}
-                rows.append(
-                    {"image_id": 100 + image, "category_id": category, "bbox": box, "area": box[2] * box[3], **extra}
-                )
+                rows.append({"image_id": 100 + image, "category_id": category, "bbox": box, **extra})
         return [{"id": number, **row} for number, row in enumerate(rows, start=1)]
 
     truth = COCO(
         {
             "images": [{"id": 100 + number, "width": 400, "height": 400} for number in range(len(truths))],
             "categories": [{"id": 7 + 10 * label, "name": name} for label, name in enumerate(CLASSES)],
-            "annotations": [{**a, "iscrowd": int(a["iscrowd"])} for a in annotations(truths, ("iscrowd",))],
+            "annotations": [{**a, "iscrowd": int(a["iscrowd"])} for a in annotations(truths, ("iscrowd", "area"))],
         }
     )
     evaluation = COCOeval_faster(
