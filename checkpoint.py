@@ -9,7 +9,8 @@ import torch
 
 from errors import UserError
 from models import OneHead, build, build_model, norm_maker
-from recipe import Recipe, make_recipe
+from recipe import Recipe
+from recipe_parser import make_recipe
 from tasks import Task
 
 FORMAT = 1

@@ -20,7 +20,8 @@ from errors import UserError, nearest
 from models import build_model
 from pictures import draw_forgotten
 from plot_log import plot_runs
-from recipe import Recipe, make_recipe, read_recipe, single_task
+from recipe import Recipe
+from recipe_parser import make_recipe, read_recipe, single_task
 from replay import Memory
 from results import LIMIT, verdict, write_json, write_whole
 from run import Run

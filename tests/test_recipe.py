@@ -11,7 +11,7 @@ from tiny_runs import tiny_recipe, write_recipe
 import command_line
 import train
 from errors import UserError
-from recipe import make_recipe, read_recipe, single_task
+from recipe_parser import make_recipe, read_recipe, single_task
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 MISSING = object()

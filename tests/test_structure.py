@@ -17,7 +17,7 @@ FLOORS = [
     {"models"},
     {"distill", "replay"},
     {"tasks", "strategies"},
-    {"recipe", "recipe_limits"},
+    {"recipe", "recipe_limits", "recipe_parser"},
     {"splits", "evaluation", "results", "environment", "checkpoint", "rules"},
     {"run", "optimisation", "history", "figures", "plot_log", "pictures", "progress"},
     {"command_line"},

@@ -27,7 +27,8 @@ import progress
 import train
 from data.loader import steps_per_epoch
 from optimisation import make_optimizer, make_scheduler
-from recipe import Stage, make_recipe, single_task
+from recipe import Stage
+from recipe_parser import make_recipe, single_task
 from results import drop_percent, drop_points, summarise, verdict
 from tasks.segmentation import Segmentation
 

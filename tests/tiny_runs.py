@@ -11,7 +11,7 @@ import yaml
 import command_line
 import progress
 import train
-from recipe import make_recipe
+from recipe_parser import make_recipe
 from run import Run
 
 TRAIN, VAL = 8, 6  # images per task: with 4 per step, two steps an epoch
