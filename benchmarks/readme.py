@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
 import yaml
 
@@ -12,6 +13,7 @@ from results import write_json
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+SEED = "-seed"  # what a run of one seed among several has behind its recipe's name
 BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
 PUBLISHED = (
     "| original, published (B0, RTX 5090, one seed) | – → – | 0.5594 → 0.5452 | 0.0199 → 0.0205 | 0.7167 | – | – | – |"
@@ -57,31 +59,36 @@ def table(kept: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|",
         PUBLISHED,
     ]
-    for entry in kept:
-        results = entry["results"]
-        cells = [_change(results, "seg", "miou"), _change(results, "seg", "miou_fg"), _change(results, "det", "ap50")]
-        cells += [
-            _change(results, "cls", "top1"),
-            _drops(results, "stage"),
-            _drops(results, "single"),
-            f"{sum(results['seconds'].values()) / 60:.0f}",
-        ]
-        lines.append(f"| {entry['name']} (seed {entry['seed']}) | " + " | ".join(cells) + " |")
+    for name in sorted({entry["name"].split(SEED)[0] for entry in kept}):
+        lines.append(_row(name, [entry for entry in kept if entry["name"].split(SEED)[0] == name]))
     machines = {f"{e['env']['processor']}, {e['env']['cores']} cores, {e['env']['date'][:10]}" for e in kept}
     footer = f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."
     return "\n".join([*lines, "", footer])
 
 
-def _change(results: dict, task: str, metric: str) -> str:
-    if task not in results["tasks"]:
+def _row(name: str, entries: list[dict]) -> str:
+    """One recipe's figures: of its one run, or mean ± standard deviation over its seeds."""
+    results = [entry["results"] for entry in entries]
+    tasks = results[0]["tasks"]
+    cells = []
+    for task, metric in (("seg", "miou"), ("seg", "miou_fg"), ("det", "ap50"), ("cls", "top1")):
+        if task in tasks:
+            learned = [r["scores"][tasks.index(task)][task][metric] for r in results]
+            cells.append(f"{_spread(learned)} → {_spread([r['scores'][-1][task][metric] for r in results])}")
+        else:
+            cells.append("–")
+    for kind in ("stage", "single"):
+        cells.append(" / ".join(_spread([r["drop_percent"][kind][task] for r in results], "+.1f") for task in tasks))
+    cells.append(_spread([sum(r["seconds"].values()) / 60 for r in results], ".0f"))
+    seeds = sorted(entry["seed"] for entry in entries)
+    return f"| {name} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}) | " + " | ".join(cells) + " |"
+
+
+def _spread(values: list[float | None], form: str = ".4f") -> str:
+    if None in values:
         return "–"
-    learned = results["scores"][results["tasks"].index(task)][task][metric]
-    return f"{learned:.4f} → {results['scores'][-1][task][metric]:.4f}"
-
-
-def _drops(results: dict, kind: str) -> str:
-    drops = results["drop_percent"][kind]
-    return " / ".join("–" if drops[task] is None else f"{drops[task]:+.1f}" for task in results["tasks"])
+    deviation = f" ± {stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
+    return f"{mean(values):{form}}{deviation}"
 
 
 if __name__ == "__main__":
