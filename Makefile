@@ -1,9 +1,9 @@
-# make setup | run | test | lint | record; VENV=PATH puts the environment elsewhere
+# make setup | run | test | lint | bench | record; VENV=PATH puts the environment elsewhere
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed-$(shell cksum requirements.txt | cut -d' ' -f1)
 
-.PHONY: setup run test lint record clean
+.PHONY: setup run test lint bench record clean
 
 setup: $(STAMP)
 
@@ -18,6 +18,9 @@ $(STAMP): requirements.txt
 run: setup
 	$(PY) -m DL_data.generate
 	$(PY) train.py --config configs/generated.yaml --baselines $(ARGS)
+
+bench: setup
+	$(PY) -m benchmarks.speed $(ARGS)
 
 record: setup
 	$(PY) -m benchmarks.record $(ARGS)
