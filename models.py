@@ -131,6 +131,13 @@ class OneHead(nn.Module):
             buffer.copy_(values[name])
 
 
+class Residual(nn.Sequential):
+    """Input + layers(input)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 def build_model(recipe) -> OneHead:
     """The trunk that a recipe describes; predictors are added task by task.
 
@@ -144,6 +151,10 @@ def build_model(recipe) -> OneHead:
     width = recipe.head.channels
     inputs = [neck.out_channels] + [width] * (recipe.head.layers - 1)
     shared = [conv_norm_relu(channels, width, 3, make_norm) for channels in inputs]
+    if recipe.head.residual:
+        shared = [
+            Residual(*layer) if channels == width else layer for channels, layer in zip(inputs, shared, strict=True)
+        ]
     model = OneHead(backbone, neck, shared, recipe.norm.statistics)
     return model.to(memory_format=torch.channels_last)
 

@@ -30,10 +30,13 @@ class Head:
     Args:
         layers: How many.
         channels: Width of each.
+        residual: Each layer adds to its input where both have the same width, so that what the neck found reaches the
+            predictors directly (He et al. 2016).
     """
 
     layers: int = 3
     channels: int = 160
+    residual: bool = False
 
 
 @dataclass(frozen=True)

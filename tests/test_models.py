@@ -237,3 +237,14 @@ def test_the_mode_before_evaluation_comes_back_though_it_failed():
 def test_group_norm_exists_for_every_width(channels):
     norm = norm_maker("group")(channels)
     assert norm(torch.rand(2, channels, 2, 2)).shape == (2, channels, 2, 2)
+
+
+def test_a_residual_head_adds_to_its_input_where_the_widths_agree(images):
+    model = small_model(neck={"name": "fpn", "channels": 24}, head=Head(3, 16, residual=True)).eval()
+    plain = small_model(neck={"name": "fpn", "channels": 24}, head=Head(3, 16)).eval()
+    assert model.state_dict().keys() == plain.state_dict().keys()
+    maps = model.trunk_maps(images)
+    first = torch.nn.Sequential(*model.trunk["shared1"])(maps["neck"])
+    assert torch.equal(maps["shared1"], first)  # 24 to 16 channels: nothing to add to
+    second = torch.nn.Sequential(*model.trunk["shared2"])(maps["shared1"])
+    assert torch.equal(maps["shared2"], maps["shared1"] + second)
