@@ -138,7 +138,9 @@ class Outputs:
             for task, writer in self.writers.items():
                 writer.add(result, result[task], name)
             if self.visualize and rate is None:
-                save_image(result.plot(), self.out / OVERLAYS / f"{name}.jpg", quality=92)
+                save_image(
+                    result.plot(), self.out / OVERLAYS / f"{name}.jpg", quality=92, subsampling=0
+                )  # thin coloured lines
             elif self.visualize:
                 self._video(name.rpartition("/")[0], rate).add(result.plot())
 
