@@ -17,9 +17,11 @@ from evaluation import predict
 from models import build, build_model
 from predict import Predictor, load_model
 from prediction import Result
+from prediction.outputs import Outputs
 from recipe_parser import make_recipe
 from splits import open_splits
 from tasks import Task
+from tasks.segmentation import Segmentation
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +248,24 @@ def test_classes_known_by_a_code_are_shown_by_their_name(tmp_path, photos):
     weights = untrained(tmp_path / "w.pt", {"cls": (stage, ("n01440764", "n02102040", "mine"))})
     label = load_model(weights, "cpu").predict(photos[0]).classification
     assert label.classes == ("tench", "English springer", "mine") and label.name in label.classes
+
+
+class Depth(Segmentation):
+    """A kind of task that predict.py has no type for."""
+
+    kind = "depth"
+
+
+def test_a_task_of_an_unknown_kind_answers_with_its_arrays(tmp_path, photos):
+    model = load_model(untrained(tmp_path / "w.pt", {"far": ({}, ("background", "near"))}), "cpu")
+    model.tasks = {"far": Depth(model.tasks["far"].classes)}
+    result = model.predict(photos[0])
+    assert result.segmentation is None and result["far"].kind == "depth"
+    assert result.to_dict()["tasks"]["far"]["mask"] == result["far"].values["mask"].tolist()
+    assert result.plot().size == Image.open(photos[0]).size and str(result).endswith("far: mask")
+    with Outputs(tmp_path / "out", model.tasks, visualize=True) as outputs:
+        outputs.add(result, "name")
+    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["name.jpg"]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
