@@ -7,21 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import tiny_recipe
 from torchvision.ops import box_iou
 
 import checkpoint
 import eval as evaluating
 from errors import UserError
 from evaluation import predict
-from models import build, build_model
 from predict import Predictor, load_model
 from prediction import Result
-from prediction.outputs import Outputs
-from recipe_parser import make_recipe
 from splits import open_splits
-from tasks import Task
-from tasks.segmentation import Segmentation
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +37,6 @@ def same(one: Result, other: Result) -> bool:
     """Bit-equal images and predictions."""
     pairs = [(a, other.predictions[name][key]) for name, rows in one.predictions.items() for key, a in rows.items()]
     return torch.equal(one.pixels, other.pixels) and all(torch.equal(a, b) for a, b in pairs) and bool(pairs)
-
-
-def untrained(path: Path, stages: dict[str, tuple[dict, tuple[str, ...]]]) -> Path:
-    """A checkpoint of a network without training: stage name → (changes of the stage, classes)."""
-    plain = tiny_recipe("nowhere")
-    plain["stages"] = {name: {**plain["stages"]["seg"], **changes} for name, (changes, _) in stages.items()}
-    recipe = make_recipe(plain)[0]
-    torch.manual_seed(0)
-    network = build_model(recipe)
-    tasks = {name: build(Task, recipe.stages[name].task, classes) for name, (_, classes) in stages.items()}
-    for name, task in tasks.items():
-        checkpoint.add_predictor(network, recipe, name, task)
-    checkpoint.save(path, checkpoint.describe(network, recipe, tasks, {}))
-    return path
 
 
 def test_answers_are_those_that_eval_scores(finished, tiny_data, tmp_path, capsys):
@@ -223,49 +203,6 @@ def test_thresholds_reach_the_detector_and_the_drawing(finished, photos):
         return float(pairs.fill_diagonal_(0).max())
 
     assert overlap(thinned) <= 0.2 + 1e-3 < overlap(loose)
-
-
-def test_other_tasks_and_several_of_a_kind(tmp_path, photos):
-    detector = {"task": {"name": "detection_grid"}, "dataset": {"name": "coco"}}
-    stages = {
-        "birds": (detector, ("owl", "crow")),
-        "land": ({}, ("background", "road", "field")),
-        "cars": ({**detector, "task": {"name": "detection_anchor_free"}}, ("van",)),
-    }
-    model = load_model(untrained(tmp_path / "w.pt", stages), "cpu", score_threshold=0.0)
-    result = model.predict(photos[0])
-    assert result.detection.classes == result["birds"].classes == ("owl", "crow") and result.classification is None
-    assert result["cars"].classes == ("van",) and set(result["cars"].names) == {"van"}
-    assert result.segmentation.mask.shape == result["land"].mask.shape
-    assert list(result.to_dict()["tasks"]) == list(stages) and result.plot().size == Image.open(photos[0]).size
-    only = load_model(tmp_path / "w.pt", "cpu", tasks=["cars"], score_threshold=0.0).predict(photos[0])
-    assert list(only.predictions) == ["cars"] and only.detection.classes == ("van",) and only.segmentation is None
-    assert np.array_equal(only["cars"].boxes_xyxy, result["cars"].boxes_xyxy)
-
-
-def test_classes_known_by_a_code_are_shown_by_their_name(tmp_path, photos):
-    stage = {"task": {"name": "classification"}, "dataset": {"name": "imagefolder"}}
-    weights = untrained(tmp_path / "w.pt", {"cls": (stage, ("n01440764", "n02102040", "mine"))})
-    label = load_model(weights, "cpu").predict(photos[0]).classification
-    assert label.classes == ("tench", "English springer", "mine") and label.name in label.classes
-
-
-class Depth(Segmentation):
-    """A kind of task that predict.py has no type for."""
-
-    kind = "depth"
-
-
-def test_a_task_of_an_unknown_kind_answers_with_its_arrays(tmp_path, photos):
-    model = load_model(untrained(tmp_path / "w.pt", {"far": ({}, ("background", "near"))}), "cpu")
-    model.tasks = {"far": Depth(model.tasks["far"].classes)}
-    result = model.predict(photos[0])
-    assert result.segmentation is None and result["far"].kind == "depth"
-    assert result.to_dict()["tasks"]["far"]["mask"] == result["far"].values["mask"].tolist()
-    assert result.plot().size == Image.open(photos[0]).size and str(result).endswith("far: mask")
-    with Outputs(tmp_path / "out", model.tasks, visualize=True) as outputs:
-        outputs.add(result, "name")
-    assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["name.jpg"]
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
