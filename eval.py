@@ -9,8 +9,8 @@ from pathlib import Path
 import checkpoint
 import registry
 from command_line import choose_device
-from errors import UserError, command, nearest
-from evaluation import evaluate
+from errors import UserError, command
+from evaluation import choose_tasks, evaluate
 from results import LIMIT, drop_percent, drop_points, verdict, write_json
 from rules import Rule, check_rules
 from runlog import RESULTS
@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     device = choose_device(flags.device)
     model, tasks, recipe, content = checkpoint.restore(Path(flags.weights), device)
     recipe = replace(recipe, data_root=flags.data_root or recipe.data_root)
-    names = _chosen(flags.tasks, list(tasks))
+    names = choose_tasks(flags.tasks, tasks)
     splits = open_splits(recipe, [recipe.stages[n] for n in names], "val", {n: tasks[n].classes for n in names})
     scores = {n: evaluate(model, n, tasks[n], splits[n], recipe.image_size, device) for n in names}
     results = _results_beside(Path(flags.weights))
@@ -66,15 +66,6 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1 (scores are shares, not percent)")
     return value
-
-
-def _chosen(wanted: list[str], learned: list[str]) -> list[str]:
-    if wanted == ["all"]:
-        return learned
-    for name in wanted:
-        if name not in learned:
-            raise UserError(f"--tasks: the checkpoint has not learned '{name}'{nearest(name, [*learned, 'all'])}")
-    return list(dict.fromkeys(wanted))
 
 
 def _results_beside(weights: Path) -> dict | None:

@@ -1,10 +1,12 @@
 """Scoring a model on a split: one forward pass per batch, decoding and metric in the original image's frame."""
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 
 import torch
 
 from data.loader import Split
+from errors import UserError, nearest
 from metrics import Scores
 from models import OneHead
 from tasks import Prediction, Task
@@ -24,9 +26,25 @@ def evaluating(model: OneHead):
 
 def predict(model: OneHead, name: str, task: Task, images: torch.Tensor, sizes) -> list[Prediction]:
     """uint8 images (B, 3, S, S) → one prediction per image, in original frames of `sizes` (height, width)."""
+    return predict_all(model, {name: task}, images, sizes)[name]
+
+
+def predict_all(model: OneHead, tasks: dict[str, Task], images: torch.Tensor, sizes) -> dict[str, list[Prediction]]:
+    """As `predict`, for several tasks by name from one forward pass."""
     with evaluating(model):
-        raw = model(images, [name])[name]
-        return task.decode(raw.float(), model.stride, sizes)
+        raw = model(images, tasks)
+        return {name: task.decode(raw[name].float(), model.stride, sizes) for name, task in tasks.items()}
+
+
+def choose_tasks(wanted: Iterable[str], learned: Iterable[str]) -> list[str]:
+    """The tasks wanted, each once; ["all"]: all that are learned. UserError for one that is not."""
+    wanted, learned = list(wanted), list(learned)
+    if wanted == ["all"]:
+        return learned
+    for name in wanted:
+        if name not in learned:
+            raise UserError(f"the checkpoint has not learned the task '{name}'{nearest(name, [*learned, 'all'])}")
+    return list(dict.fromkeys(wanted))
 
 
 def evaluate(model: OneHead, name: str, task: Task, split: Split, image_size: int, device: torch.device) -> Scores:

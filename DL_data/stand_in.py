@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from DL_data.scenes import Scene, draw, place, place_crowd
+from palette import voc_palette
 
 SPLITS = ("train", "val")
 VOID = 255
@@ -154,15 +155,6 @@ class Classification(StandIn):
 
 
 SETS: tuple[type[StandIn], ...] = (Segmentation, Detection, Classification)
-
-
-def voc_palette() -> list[int]:
-    """PASCAL VOC's colours, 256 x RGB: bits 0, 3, 6 of a label are the high bits of red, 1, 4, 7 of green, ..."""
-    palette = []
-    for label in range(256):
-        for channel in range(3):
-            palette.append(sum(((label >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(3)))
-    return palette
 
 
 def _random_size(rng: np.random.Generator) -> tuple[int, int]:

@@ -43,6 +43,11 @@ class Dataset(ABC):
     ids: tuple[str, ...]  # unique within the split, stable, what a replay list names
     folder: Path  # where the set was found
 
+    @classmethod
+    def display_name(cls, name: str) -> str:
+        """A class's name for people, where the set's own is a code."""
+        return name
+
     @abstractmethod
     def read(self, index: int) -> Sample:
         """Decode one image and its labels; UserError (file, finding, remedy) if either is unusable."""

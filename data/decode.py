@@ -1,6 +1,8 @@
 """Image and mask files to tensors: the one place that opens pictures."""
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,14 @@ def read_image(path: Path, upright: bool = False) -> Tensor:
     `upright` applies the EXIF rotation. It stays off wherever labels have coordinates: COCO boxes and VOC masks refer to
     pixels in stored order. UserError naming the file if it is missing, truncated or no image.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            pixels = _rgb(ImageOps.exif_transpose(image) if upright else image)
-    except _UNREADABLE as error:
-        raise UserError(f"{path}: unreadable image ({_reason(error)}); replace the file") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)
+    with _named(path, "image"), Image.open(path) as image:
+        return _pixels(image, upright)
+
+
+def read_opened(image: Image.Image, name: str) -> Tensor:
+    """An image that is open already, upright, as `read_image` gives it; UserError with its `name` if it cannot be decoded."""
+    with _named(name, "image"):
+        return _pixels(image, upright=True)
 
 
 def read_mask(path: Path) -> Tensor:
@@ -37,18 +40,30 @@ def read_mask(path: Path) -> Tensor:
 
     UserError naming the file if it is missing, truncated, no image, or stores colours instead of indices.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            mode, values = image.mode, np.array(image)
-    except _UNREADABLE as error:
-        raise UserError(f"{path}: unreadable mask ({_reason(error)}); replace the file") from error
+    with _named(path, "mask"), Image.open(path) as image:
+        image.load()
+        mode, values = image.mode, np.array(image)
     if mode not in ("P", "L"):
         raise UserError(
             f"{path}: mask has mode {mode}, expected a palette image or 8-bit grey whose pixel values are class "
             "indices; convert it (colours do not say which class they mean)"
         )
     return torch.from_numpy(values)  # (H, W)
+
+
+@contextmanager
+def _named(path: Path | str, what: str) -> Iterator[None]:
+    """What Pillow raises on a damaged file, as a UserError that names the file."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise UserError(f"{path}: unreadable {what} ({_reason(error)}); replace the file") from error
+
+
+def _pixels(image: Image.Image, upright: bool) -> Tensor:
+    image.load()
+    pixels = _rgb(ImageOps.exif_transpose(image) if upright else image)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (3, H, W)
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -60,7 +60,7 @@ class ImageFolder(Dataset):
         ]
         self.classes = tuple(classes) if classes is not None else tuple(own)
         self.numbering = {name: value for value, name in enumerate(own)}
-        self.display_names = {name: IMAGENETTE.get(name, name) for name in self.classes}
+        self.display_names = {name: self.display_name(name) for name in self.classes}
         self._upright = upright
         known = {name: files for name, files in own.items() if name in self.classes}
         items = {f"{name}/{path.name}": (path, self.classes.index(name)) for name in known for path in known[name]}
@@ -68,6 +68,10 @@ class ImageFolder(Dataset):
         self._items = [items[key] for key in self.ids]
         if problems:
             raise DataError(problems, self)
+
+    @classmethod
+    def display_name(cls, name: str) -> str:
+        return IMAGENETTE.get(name, name)
 
     def read(self, index: int) -> Sample:
         path, label = self._items[index]

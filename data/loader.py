@@ -6,12 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from data import Dataset, Sample
 from data.transforms import Augment, augmented, whole_image
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
     return max(full + (rest > 1), 1)
 
 
-def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+def ahead(batches: Iterator[T]) -> Iterator[T]:
     """The same batches, the next one prepared in a thread while this one is used."""
     with ThreadPoolExecutor(1) as worker:
         upcoming = worker.submit(lambda: list(islice(batches, 1)))

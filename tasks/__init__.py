@@ -43,6 +43,11 @@ class Task(ABC):
         The network saw each image resized to a square without keeping its aspect ratio.
         """
 
+    def keep_above(self, score: float, overlap: float) -> None:  # noqa: B027  (most tasks select nothing)
+        """From now on decode and draw only what scores above `score`, and of two objects of a class that overlap by more
+        than `overlap` (IoU) only the better one. Nothing to do for a task whose predictions are not selected.
+        """
+
     @abstractmethod
     def make_metric(self) -> Metric: ...
 

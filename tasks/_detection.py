@@ -11,8 +11,6 @@ from necks import conv_norm_relu
 from tasks import Task
 from tasks._drawing import colour_of, write_label
 
-DRAWN_SCORE = 0.3  # boxes below are not drawn
-
 
 class Detection(Task):
     """Two convolutions on the shared map: 1x1 to `hidden`, norm, ReLU, 1x1 to `outputs` values per cell."""
@@ -30,6 +28,7 @@ class Detection(Task):
         self.score_floor = score_floor
         self.nms_iou = nms_iou
         self.max_boxes = max_boxes
+        self.drawn_score = 0.3  # boxes below are not drawn
         self.outputs = 4 + 1 + len(self.classes)
 
     def build_predictor(self, channels, stride, make_norm) -> nn.Module:
@@ -41,6 +40,10 @@ class Detection(Task):
 
     def initialise(self, bias: Tensor) -> None:
         """Set the last layer's bias (4 + 1 + classes) to a sensible start, in place."""
+
+    def keep_above(self, score, overlap) -> None:
+        self.score_floor = self.drawn_score = score
+        self.nms_iou = overlap
 
     def make_metric(self) -> CocoMetric:
         return CocoMetric(self.classes)
@@ -64,7 +67,7 @@ class Detection(Task):
         scores = prediction.get("scores")
         order = range(len(prediction["labels"])) if scores is None else scores.argsort().tolist()
         for index in order:
-            if scores is not None and scores[index] < DRAWN_SCORE:
+            if scores is not None and scores[index] < self.drawn_score:
                 continue
             box, label = prediction["boxes"][index].tolist(), int(prediction["labels"][index])
             pen.rectangle(box, outline=colour_of(label), width=max(2, min(image.size) // 150))

@@ -20,8 +20,9 @@ from DL_data import generate as generating
 from DL_data.generate import MANIFEST, generate, main
 from DL_data.scenes import draw, place
 from DL_data.shapes import OUTLINES, TEXTURES, outline
-from DL_data.stand_in import SETS, VOID, Classification, Detection, Segmentation, voc_palette
+from DL_data.stand_in import SETS, VOID, Classification, Detection, Segmentation
 from errors import UserError
+from palette import voc_palette
 
 REPOSITORY = Path(__file__).parents[1]
 TRAIN, VAL = 26, 12

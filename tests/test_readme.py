@@ -61,6 +61,14 @@ def test_commands_shown_run(tmp_path, tiny_data, monkeypatch, capsys):
         for trained in Path("runs").glob("onehead-*"):
             trained.rename("runs/NAME")
     assert Path("runs/NAME/figures").is_dir() and Path("scores.json").is_file()
+    assert list(Path("runs").glob("predict-*/visualized/*.jpg")) and Path("all.json").is_file()
+    shown = README.split("## Predict")[1].split("```python\n")[1].split("```")[0]
+    capsys.readouterr()
+    exec(compile(shown, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert Path("photo.jpg").is_file() and all(
+        image.name in printed for image in Path("DL_data").glob("mini_coco_det/images/val/*")
+    )
 
 
 def exit_code(module: str, argv: list[str]) -> int:

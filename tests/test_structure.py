@@ -12,7 +12,7 @@ IDS = [str(path.relative_to(ROOT)) for path in FILES]
 
 # From the ground up: a room may import what stands on an earlier line, or beside it on its own.
 FLOORS = [
-    {"errors", "seeding", "runlog", "registry", "download"},
+    {"errors", "seeding", "runlog", "registry", "download", "palette"},
     {"data", "boxes", "metrics", "backbones", "necks"},
     {"models"},
     {"distill", "replay"},
@@ -21,7 +21,8 @@ FLOORS = [
     {"splits", "evaluation", "results", "environment", "checkpoint", "rules"},
     {"run", "optimisation", "history", "figures", "plot_log", "pictures", "progress"},
     {"command_line"},
-    {"train", "eval"},
+    {"prediction"},
+    {"train", "eval", "predict"},
 ]
 SCRIPTS = {"DL_data", "benchmarks"}  # commands beside the project: nothing imports them
 
@@ -95,7 +96,9 @@ def test_extensions_of_a_folder_do_not_know_each_other(folder):
         assert not {n for n in imports_of(path) if n.split(".")[0] == folder and n.split(".")[-1] in public}, path
 
 
-@pytest.mark.parametrize("name", ["train.py", "run.py", "eval.py", "plot_log.py", "evaluation.py", "models.py"])
+@pytest.mark.parametrize(
+    "name", ["train.py", "run.py", "eval.py", "plot_log.py", "evaluation.py", "models.py", "predict.py"]
+)
 def test_no_strategy_task_or_backbone_is_named_outside_its_file(name):
     """Neither imported nor compared with: `if task == "seg"` belongs nowhere."""
     known = {p.stem for f in ("strategies", "tasks", "backbones", "necks") for p in (ROOT / f).glob("[a-z]*.py")}
