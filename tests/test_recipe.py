@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -280,6 +281,26 @@ def test_single_task_recipe():
     assert first == recipe.stages["seg"]
     turned = make_recipe(tiny_recipe("data", stages=stages, order=["det", "seg"]))[0]
     assert single_task(turned, "seg").running()[0].rates == {"backbone": 0.0, "seg": 2.0}
+
+
+@pytest.mark.parametrize("name", ["seg", "det", "cls"])
+def test_the_recipes_of_single_tasks_are_the_baselines_of_onehead(name):
+    """The same effective rate of every part, the same epochs and all else."""
+    ours, alone = (
+        make_recipe(read_recipe(CONFIGS[0].with_name(f"{file}.yaml")))[0] for file in ("onehead", f"single_{name}")
+    )
+    wanted = single_task(ours, name)
+    parts = [*wanted.trunk_parts(), name]
+    (there,), (here,) = wanted.running(), alone.running()
+    assert [here.rates.get(part, 1.0) for part in parts] == [there.rates.get(part, 1.0) for part in parts]
+    assert replace(here, rates={}) == replace(there, rates={})
+    assert (alone.backbone, alone.neck, alone.head, alone.norm) == (
+        wanted.backbone,
+        wanted.neck,
+        wanted.head,
+        wanted.norm,
+    )
+    assert alone.strategies == wanted.strategies
 
 
 def leaves(plain: dict, prefix: str = "") -> list[str]:
