@@ -70,7 +70,10 @@ class Detection(Task):
             if scores is not None and scores[index] < self.drawn_score:
                 continue
             box, label = prediction["boxes"][index].tolist(), int(prediction["labels"][index])
-            pen.rectangle(box, outline=colour_of(label), width=max(2, min(image.size) // 150))
-            text = self.classes[label] + ("" if scores is None else f" {float(scores[index]):.2f}")
+            crowd = "iscrowd" in prediction and bool(prediction["iscrowd"][index])  # an ignore region, no object
+            pen.rectangle(box, outline=colour_of(label), width=1 if crowd else max(2, min(image.size) // 150))
+            text = self.classes[label] + (
+                " (crowd)" if crowd else "" if scores is None else f" {float(scores[index]):.2f}"
+            )
             write_label(drawn, (box[0], box[1]), text, colour_of(label))
         return drawn
