@@ -109,6 +109,8 @@ def test_results(finished):
     assert all(len(ids) == 3 for ids in content["memory"].values())
     assert results["replay"]["bytes"] == 1_000_000 or 9 * 1000 < results["replay"]["bytes"] < 9 * 60_000
     assert results["seconds"].keys() == set(STAGES) and min(results["seconds"].values()) > 0
+    peaks = [results["memory"][stage] for stage in STAGES]  # of a process: it never falls
+    assert 100 << 20 < peaks[0] <= peaks[1] <= peaks[2] < 64 << 30
 
 
 def test_checkpoints_hold_what_was_learned_until_then(finished):
