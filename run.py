@@ -34,7 +34,9 @@ class Run:
     scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
     single: dict[str, float | None] = field(default_factory=dict)  # single-task baselines, where known
     seconds: dict[str, float] = field(default_factory=dict)
-    peak_memory: dict[str, int | None] = field(default_factory=dict)  # bytes, by finished stage: environment.peak_memory
+    peak_memory: dict[str, int | None] = field(
+        default_factory=dict
+    )  # bytes, by finished stage: environment.peak_memory
     shown: dict[str, float | None] = field(default_factory=dict)  # last known score of each task, for the progress bar
     stage: Stage | None = None
     stage_step: int = 0

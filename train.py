@@ -13,6 +13,7 @@ from tqdm import tqdm
 import checkpoint
 import command_line
 import progress
+import report
 from data.loader import Batch, steps_per_epoch
 from environment import peak_memory, reset_peak_memory
 from errors import UserError, command
@@ -242,11 +243,13 @@ def main(argv: list[str] | None = None) -> int:
             run.single = {name: row[run.tasks[name].metric] for name, row in single.items()}
         results = write_results(run)
         command_line.draw(run)
+        report.report_run(run)
     except KeyboardInterrupt:
         print(f"\nstopped; {command_line.how_to_go_on(options)}", file=sys.stderr)
         return 130
     print(command_line.table(results, {name: task.label for name, task in run.tasks.items()}))
     print(f"checkpoints, results.json and log.jsonl lie in {run.folder}, figures in {run.folder / 'figures'}")
+    print(f"all of it on one page: {run.folder / report.NAME}")
     return 0
 
 

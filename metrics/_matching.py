@@ -70,7 +70,9 @@ def match(boxes: torch.Tensor, truth: torch.Tensor, iscrowd: np.ndarray) -> list
         return [0] * len(boxes)
     overlap = box_iou(boxes, truth).numpy()  # (D, objects)
     if iscrowd.any():
-        corner = torch.minimum(boxes[:, None, 2:], truth[None, :, 2:]) - torch.maximum(boxes[:, None, :2], truth[None, :, :2])
+        corner = torch.minimum(boxes[:, None, 2:], truth[None, :, 2:]) - torch.maximum(
+            boxes[:, None, :2], truth[None, :, :2]
+        )
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
         inside = (corner.clamp(min=0).prod(2) / area[:, None].clamp(min=1e-12)).numpy()
         overlap = np.where(iscrowd[None], inside, overlap)

@@ -107,7 +107,9 @@ def test_interval_against_a_slow_loop():
     """Each resample drawn anew by the same counts, both models scored by the metric, percentiles by sorting."""
     truths, before = masks(1, images=10)
     _, after = masks(2, images=10)
-    interval = paired_drop(per_image(IouMetric, truths, before), per_image(IouMetric, truths, after), resamples=40, seed=3)
+    interval = paired_drop(
+        per_image(IouMetric, truths, before), per_image(IouMetric, truths, after), resamples=40, seed=3
+    )
     drops, shares = [], []
     for row in draw_counts(10, resamples=40, seed=3):
         drawn = [i for i, count in enumerate(row) for _ in range(count)]
@@ -159,7 +161,9 @@ def test_other_images_are_refused():
 def test_a_box_takes_the_free_object_it_overlaps_most_and_crowds_only_then():
     truth = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 90, 90]])
     iscrowd = np.array([False, False, True])
-    found = torch.tensor([[0.0, 0, 10, 9.5], [0, 0, 10, 10], [0, 0, 10, 10], [60, 60, 65, 65], [60, 60, 70, 70], [20, 20, 30, 30]])
+    found = torch.tensor(
+        [[0.0, 0, 10, 9.5], [0, 0, 10, 10], [0, 0, 10, 10], [60, 60, 65, 65], [60, 60, 70, 70], [20, 20, 30, 30]]
+    )
     assert match(found, truth, iscrowd) == [1, 1, 0, -1, -1, 0]
 
 

@@ -42,7 +42,7 @@ METRIC = {"seg": "miou", "det": "ap50", "cls": "top1"}
 def test_files_of_a_run(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        *("config.yaml", "env.json", "log.jsonl", "results.json", "figures"),
+        *("config.yaml", "env.json", "log.jsonl", "results.json", "figures", "report.html"),
         *("stage1_seg.pt", "stage2_det.pt", "final.pt", "last.pt"),
     }
     environment = json.loads((finished / "env.json").read_text())
