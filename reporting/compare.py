@@ -6,7 +6,7 @@ from reporting import verdict
 from reporting.bootstrap import RESAMPLES, paired_drop
 from reporting.charts import compared_charts, trade_off_chart
 from reporting.evidence import Evidence, collect, open_images
-from reporting.page import render
+from reporting.page import figure, render
 from reporting.reading import RunRecord, snapshots
 from results import drop_percent
 
@@ -20,7 +20,7 @@ def comparison_report(records: list[RunRecord], data_root: str | None, device: t
     missing = [f"{record.name}: {sentence}" for record in records for sentence in record.missing]
     differences, lost = _differences(records, list(tasks), data_root, device)
     curves = compared_charts({record.name: record.history for record in records})
-    transfers = {record.name: verdict.transfer(record.history) for record in records}
+    transfers = {record.name: verdict.transfer(record) for record in records}
     points = {n: (t["plasticity"], t["bwt"]) for n, t in transfers.items() if None not in (t["plasticity"], t["bwt"])}
     trade_off = trade_off_chart(points) if points else None
     if len(points) < len(records):
@@ -56,7 +56,7 @@ def _row(record: RunRecord, tasks: list[str]) -> dict:
         "finished": record.finished,
         "final": final,
         **drops,
-        **verdict.transfer(history),
+        **verdict.transfer(record),
         "parameters": record.results["parameters"] / 1e6 if record.results.get("parameters") else None,
         "minutes": sum(seconds.values()) / 60 if seconds else None,
     }
@@ -68,10 +68,10 @@ def _headline(rows: list[dict]) -> list[str]:
         return ["No run has finished all its stages."]
     best = max(scored, key=lambda row: row["acc"])
     kept = max(scored, key=lambda row: -1 if row["bwt"] is None else row["bwt"])
-    words = [f"Best on average after the last stage: {best['name']} (ACC {best['acc']:.4f})."]
+    words = [f"Highest mean score after the last stage: {best['name']} (ACC {best['acc']:.4f})."]
     if kept["bwt"] is not None:
-        words.append(f"Least forgotten: {kept['name']} (BWT {kept['bwt']:+.4f}).".replace("-", "−"))
-    return words
+        words.append(f"Least forgotten: {kept['name']} (BWT {figure(kept['bwt'], '+.4f')}).")
+    return [*words, "Whether it is more than noise, the intervals of the differences tell."]
 
 
 def _differences(records: list[RunRecord], tasks: list[str], data_root: str | None, device) -> tuple[list, list[str]]:

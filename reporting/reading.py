@@ -39,7 +39,7 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        return len(self.history.matrix) >= len(self.planned)
+        return len(self.history.matrix) == len(self.planned)
 
     def progress(self) -> str:
         """How far an unfinished run got, as a sentence."""
@@ -61,9 +61,9 @@ class RunRecord:
 
 def read_run(folder: Path, name: str) -> RunRecord:
     """UserError: no run, a run without a finished epoch, or a damaged file. Missing files are only noted."""
+    results = _read_results(folder / RESULTS)
     history = History.read(folder)
     missing = []
-    results = _read_results(folder / RESULTS)
     if results is None:
         missing.append(f"No {RESULTS} yet: replayed images, memory and size of the network are not known.")
     environment = _read_environment(folder / "env.json")

@@ -65,7 +65,7 @@ def _figures(record: RunRecord, evidence: Evidence) -> dict:
         "facts": _facts(record),
         "headline": verdict.headline(record, rows),
         "matrix": _matrix(record),
-        "transfer": verdict.transfer(record.history),
+        "transfer": verdict.transfer(record),
         "drops": rows,
         "doubts": verdict.doubts,
         "kinds": verdict.KINDS,
@@ -117,15 +117,20 @@ def _matrix(record: RunRecord) -> dict:
 class Forest:
     """Places, in % of the width, on the common axis of all drops; limit and zero are always in view."""
 
+    LOWEST = -50.0  # better than that is cut off, and marked so; a drop is never beyond 100 %
+
     def __init__(self, rows: list[verdict.Drop]):
         ends = [0.0, LIMIT]
         for row in rows:
             ends += [] if row.percent is None else [row.percent]
             ends += row.interval.percent if row.interval and row.interval.percent else []
-        self.low, self.high = max(min(ends), -100.0), min(max(ends), 100.0)
+        self.low, self.high = max(min(ends), self.LOWEST), max(ends)
         room = 0.06 * (self.high - self.low)
         self.low, self.high = self.low - room, self.high + room
         self.zero, self.limit = self.at(0.0), self.at(LIMIT)
+
+    def beyond(self, percent: float) -> bool:
+        return percent < self.low
 
     def at(self, percent: float) -> float:
         return round(min(max(100 * (percent - self.low) / (self.high - self.low), 0), 100), 2)

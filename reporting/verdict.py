@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from history import History
 from reporting.bootstrap import Interval, paired_drop
 from reporting.evidence import Evidence
 from reporting.reading import RunRecord
@@ -110,12 +109,12 @@ def headline(record: RunRecord, rows: list[Drop]) -> list[str]:
     return sentences
 
 
-def transfer(history: History) -> dict[str, float | None]:
-    """ACC, BWT and plasticity (mean score right after learning) of a run with all its stages; PROTOCOL's definitions."""
-    matrix = history.matrix
-    if not matrix or len(matrix) < len(history.tasks):
+def transfer(record: RunRecord) -> dict[str, float | None]:
+    """ACC, BWT and plasticity (mean score right after learning); None unless all stages are finished."""
+    if not record.finished:
         return {"acc": None, "bwt": None, "plasticity": None}
-    last, own = matrix[-1], [matrix[i][i] for i in range(len(history.tasks))]
+    matrix = record.history.matrix
+    last, own = matrix[-1], [row[column] for column, row in enumerate(matrix)]
     moved = [last[i] - own[i] for i in range(len(own) - 1)]
     means = {"acc": last, "bwt": moved, "plasticity": own}
     return {name: known(math.fsum(values) / len(values)) if values else None for name, values in means.items()}

@@ -95,7 +95,9 @@ def test_extensions_of_a_folder_do_not_know_each_other(folder):
         assert not {n for n in imports_of(path) if n.split(".")[0] == folder and n.split(".")[-1] in public}, path
 
 
-@pytest.mark.parametrize("name", ["train.py", "run.py", "eval.py", "plot_log.py", "evaluation.py", "models.py", "report.py"])
+@pytest.mark.parametrize(
+    "name", ["train.py", "run.py", "eval.py", "plot_log.py", "evaluation.py", "models.py", "report.py"]
+)
 def test_no_strategy_task_or_backbone_is_named_outside_its_file(name):
     """Neither imported nor compared with: `if task == "seg"` belongs nowhere."""
     known = {p.stem for f in ("strategies", "tasks", "backbones", "necks") for p in (ROOT / f).glob("[a-z]*.py")}

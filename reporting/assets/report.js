@@ -129,7 +129,7 @@ function options(spec, width) {
   const dots = spec.kind === "dots";
   const axis = { stroke: ink, grid, ticks: grid, labelSize: 22, labelFont: "12px system-ui, sans-serif", font: "11px system-ui, sans-serif" };
   const padded = (plot, low, high) => {
-    const room = Math.max(0.25 * (high - low), 0.01);
+    const room = Math.max(0.25 * (high - low), 0.02);
     return [low - room, high + room];
   };
   const gaps = (plot, number, first, last, found) => { // losses of different stages are not one line
@@ -152,8 +152,9 @@ function options(spec, width) {
     height: dots ? 340 : 260,
     padding: [16, 16, 0, 0],
     scales: { x: { time: false, range: dots ? padded : [0, spec.last] }, y },
-    axes: [{ ...axis, label: spec.x_label }, { ...axis, label: spec.y_label, size: 56, values: (_, splits) => splits.map((v) => (v == null ? "" : String(+v.toPrecision(3)))) }],
+    axes: [{ ...axis, label: spec.x_label, ...(dots ? {} : { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }) }, { ...axis, label: spec.y_label, size: 56, values: (_, splits) => splits.map((v) => (v == null ? "" : String(+v.toPrecision(3)))) }],
     series: [{ label: dots ? "plasticity" : "epoch", value: (_, v) => written(v) }, ...series],
+    legend: { markers: { width: 2, dash: (_, number) => (number && !dots && spec.series[number - 1].dash % DASHES.length ? "dashed" : "solid") } },
     hooks: { draw: [(plot) => (dots ? nameDots(plot, spec, ink) : drawBorders(plot, spec.borders, ink))] },
   };
 }
