@@ -15,7 +15,7 @@ CELLS = 4_000_000  # values of one intermediate array: resamples are worked off 
 class Ap50PerImage(PerImage):
     """For every class its boxes, by image: score, and whether it hit an object or nothing (those on crowds are left out)."""
 
-    measure = "AP50, mean over the image's classes"
+    measure = "AP50, mean over the image's classes, of all boxes, also of those too unsure to be drawn"
 
     def __init__(self, classes: int):
         self.images = 0

@@ -19,6 +19,7 @@ from train_server import ENVIRONMENT, REPOSITORY, TrainServer
 
 import command_line
 import registry
+import report
 import train
 from strategies import Strategy
 
@@ -180,8 +181,9 @@ def test_interrupted_before_anything_is_written(tmp_path, monkeypatch, capsys, f
 
 @pytest.fixture
 def broken_off(tmp_path, finished, monkeypatch) -> Path:
-    """A run that could be resumed: the finished one's folder, without what only the end writes. No figures are drawn."""
+    """A run that could be resumed: the finished one's folder, without what only the end writes. No figures, no report."""
     monkeypatch.setattr(command_line, "draw", lambda run: None)
+    monkeypatch.setattr(report, "report_run", lambda run: None)
     run = tmp_path / "run"
     run.mkdir()
     for name in ("config.yaml", "env.json", "log.jsonl", "last.pt"):

@@ -24,6 +24,7 @@ from tiny_runs import (
 
 import command_line
 import progress
+import report
 import train
 from data.loader import steps_per_epoch
 from optimisation import make_optimizer, make_scheduler
@@ -294,6 +295,7 @@ def test_the_first_stage_is_its_own_single_task_run_bit_for_bit(tmp_path, server
 @pytest.fixture
 def no_figures(monkeypatch):
     monkeypatch.setattr(command_line, "draw", lambda run: None)
+    monkeypatch.setattr(report, "report_run", lambda run: None)
 
 
 def test_baselines_are_trained_once_and_reused(tmp_path, tiny_data, monkeypatch, capsys, no_figures):
