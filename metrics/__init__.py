@@ -47,7 +47,8 @@ class PerImage(ABC):
 
     def each(self) -> np.ndarray:
         """Score of every image by itself (N,), NaN where it has nothing to score."""
-        return self.resampled(np.eye(len(self), dtype=np.int64))
+        rows = (np.eye(1, len(self), number, dtype=np.int64) for number in range(len(self)))
+        return np.concatenate([self.resampled(row) for row in rows])
 
 
 def number(value: Tensor) -> float | None:

@@ -18,34 +18,42 @@ class Ap50PerImage(PerImage):
     measure = "AP50, mean over the image's classes, of all boxes, also of those too unsure to be drawn"
 
     def __init__(self, classes: int):
-        self.images = 0
+        self.own: list[float] = []  # of every image by itself
         self.objects: list[list[tuple[int, int]]] = [[] for _ in range(classes)]  # (image, number of objects)
         self.found: list[list[tuple[int, float, bool]]] = [[] for _ in range(classes)]  # (image, score, hit)
 
     def update(self, predictions, targets) -> None:
         for prediction, target in zip(predictions, targets, strict=True):
             prediction = {key: prediction[key].detach().cpu() for key in ("boxes", "scores", "labels")}
-            for label in range(len(self.found)):
-                self._add(label, prediction, target)
-            self.images += 1
+            scores = [self._add(label, prediction, target) for label in range(len(self.found))]
+            defined = [score for score in scores if score == score]
+            self.own.append(sum(defined) / len(defined) if defined else np.nan)
 
-    def _add(self, label: int, prediction: dict, target: dict) -> None:
+    def _add(self, label: int, prediction: dict, target: dict) -> float:
+        """One class of the next image; returns its AP in this image alone, NaN without any object of it."""
+        image = len(self.own)
+        found: list[tuple[int, float, bool]] = []
         truth = target["labels"] == label
         answer = torch.nonzero(prediction["labels"] == label).flatten()
         objects = int((truth & ~target["iscrowd"]).sum())
-        if objects:
-            self.objects[label].append((self.images, objects))
         if len(answer):
             scores = prediction["scores"][answer].double().numpy()
             order = np.argsort(-scores, kind="stable")[:MOST]
             boxes = prediction["boxes"][answer].double()[order]
             hits = match(boxes, target["boxes"][truth].double(), target["iscrowd"][truth].numpy())
-            self.found[label] += [
-                (self.images, score, hit > 0) for score, hit in zip(scores[order], hits, strict=True) if hit >= 0
-            ]
+            found = [(image, score, hit > 0) for score, hit in zip(scores[order], hits, strict=True) if hit >= 0]
+            self.found[label] += found
+        if not objects:
+            return np.nan
+        self.objects[label].append((image, objects))
+        alone = [(0, score, hit) for _, score, hit in found]
+        return float(_average_precision(np.ones((1, 1), dtype=np.int64), [(0, objects)], alone)[0])
 
     def __len__(self) -> int:
-        return self.images
+        return len(self.own)
+
+    def each(self):
+        return np.array(self.own)
 
     def resampled(self, counts):
         columns = []

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from reporting.bootstrap import Interval, paired_drop
 from reporting.evidence import Evidence
 from reporting.reading import RunRecord
-from results import LIMIT, drop_percent, drop_points, verdict
+from results import FLOOR, LIMIT, drop_percent, drop_points, verdict
 
+LAST = "learned last: 0 by construction"
 KINDS = {"single": "trained alone", "stage": "right after learning"}
 
 
@@ -57,7 +58,7 @@ def _interval(record, evidence: Evidence, task: str, kind: str, baseline, seed: 
     if baseline is None:
         return None, "not measured: train.py --baselines"
     if kind == "stage" and learned == len(history.matrix) - 1:
-        return None, "learned last: 0 by construction"
+        return None, LAST
     labels = {s.stage: s.label for s in evidence.snapshots if s.stage is not None}
     single = next((s.label for s in evidence.snapshots if s.stage is None and s.task == task), None)
     records = evidence.per_image.get(task, {})
@@ -85,21 +86,26 @@ def headline(record: RunRecord, rows: list[Drop]) -> list[str]:
     if not rows:
         return [*sentences, "No stage is finished: there is no score to judge yet."]
     kind = "single" if any(row.kind == "single" and row.baseline is not None for row in rows) else "stage"
-    judged = [row for row in rows if row.kind == kind and row.word in ("pass", "FAIL")]
+    judged = [row for row in rows if row.kind == kind and row.word in ("pass", "FAIL") and row.note != LAST]
     over = [row for row in judged if row.word == "FAIL"]
     against = "score when trained alone" if kind == "single" else "score right after learning"
+    if len(record.planned) == 1:
+        return [*sentences, "A single task: there was nothing to forget."]
+    whole = "tasks" if kind == "single" else "tasks learned before the last"
     if not judged:
-        sentences.append("No baseline can be judged against.")
+        sentences.append("No task has a baseline that it can be judged against.")
     elif over:
         their = "its" if len(over) == 1 else "their"
         named = ", ".join(f"{row.task} {row.percent:.1f} %" for row in over)
         sentences.append(
-            f"{len(over)} of {len(judged)} tasks lost more than {LIMIT:g} % of {their} {against}: {named}."
+            f"{len(over)} of {len(judged)} {whole} lost more than {LIMIT:g} % of {their} {against}: {named}."
         )
     else:
-        every = f"All {len(judged)} tasks" if len(judged) > 1 else f"{judged[0].task}"
-        lost = "are" if len(judged) > 1 else "is"
-        sentences.append(f"{every} {lost} within {LIMIT:g} % of the {against}.")
+        named = ", ".join(f"{row.task} {row.percent:+.1f} %" for row in judged).replace("-", "−")
+        lost = f"None of the {len(judged)} {whole}" if len(judged) > 1 else f"{judged[0].task} has not"
+        sentences.append(f"{lost} lost more than {LIMIT:g} % of its {against} (drops: {named}).")
+    if low := [row.task for row in rows if row.kind == kind and row.word.startswith("no verdict")]:
+        sentences.append(f"No verdict on {' and '.join(low)}: the baseline is below {FLOOR}.")
     if open_ := [row.task for row in judged if row.interval and not row.decided]:
         sentences.append(f"The val images are too few to decide it for {' and '.join(open_)}: see the intervals.")
     if kind == "stage":

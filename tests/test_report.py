@@ -5,6 +5,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ import report
 from evaluation import feed
 from history import History
 from reporting import single
-from reporting.bootstrap import paired_drop
+from reporting.bootstrap import Interval, paired_drop
 from reporting.charts import compared_charts, run_charts
 from reporting.gallery import _choose
 from reporting.page import figure
 from reporting.reading import read_run, snapshots
 from reporting.single import Forest
+from reporting.verdict import LAST, Drop, headline
+from results import drop_percent, drop_points, verdict
 from splits import open_splits
 
 STAGES = ["seg", "det", "cls"]
@@ -416,6 +419,37 @@ def test_comparison_without_data_or_ends_says_so(copied, measured, tmp_path):
     assert "Not in the picture of stability and plasticity, as not finished or of one stage: copied" in text
 
 
+# the verdict in words
+
+
+def drop(task: str, baseline: float | None, final: float, percent_interval=None, kind="single", note="") -> Drop:
+    interval = percent_interval and Interval((-1.0, 1.0), percent_interval, 1000)
+    figures = (drop_percent(baseline, final), drop_points(baseline, final), interval, verdict(baseline, final), note)
+    return Drop(task, "metric", kind, baseline, final, *figures)
+
+
+def said(*rows: Drop, planned=("a", "b")) -> str:
+    return " ".join(headline(SimpleNamespace(finished=True, planned=planned), list(rows)))
+
+
+def test_headline_names_what_was_lost_and_what_the_images_cannot_decide():
+    lost, kept = drop("a", 0.5, 0.4, (8.0, 30.0)), drop("b", 0.5, 0.51, (-9.0, 4.0))
+    assert said(lost, kept) == "1 of 2 tasks lost more than 5 % of its score when trained alone: a 20.0 %."
+    words = "None of the 2 tasks lost more than 5 % of its score when trained alone (drops: a +4.0 %, b −2.0 %)."
+    unsure = drop("a", 0.5, 0.48, (-2.0, 9.0))
+    assert said(unsure, kept) == words + " The val images are too few to decide it for a: see the intervals."
+
+
+def test_headline_gives_no_verdict_on_a_low_baseline_nor_on_what_is_zero_by_construction():
+    low = drop("b", 0.02, 0.001)
+    assert "No verdict on b: the baseline is below 0.05." in said(drop("a", 0.5, 0.5), low)
+    stage = [drop("a", 0.5, 0.4, kind="stage"), drop("b", 0.9, 0.9, kind="stage", note=LAST)]
+    words = said(drop("a", None, 0.4), drop("b", None, 0.9), *stage)
+    assert words.startswith("1 of 1 tasks learned before the last lost more than 5 % of its score right after learning")
+    assert "Single-task baselines were not measured" in words
+    assert said(*stage, planned=("a",)) == "A single task: there was nothing to forget."
+
+
 # figures in print
 
 
@@ -426,6 +460,5 @@ def test_numbers_in_print():
 def test_the_axis_of_drops_keeps_limit_and_zero_in_view():
     forest = Forest([])
     assert 0 < forest.zero < forest.limit < 100
-    drop = type("Drop", (), {"percent": -90.0, "interval": None})
-    forest = Forest([drop])
+    forest = Forest([drop("a", 0.5, 0.95)])
     assert forest.zero < forest.limit and forest.beyond(-90.0) and forest.at(-90.0) == 0
