@@ -30,7 +30,7 @@ def comparison_report(records: list[RunRecord], data_root: str | None, device: t
         "comparison.html",
         charts=[*([trade_off] if trade_off else []), *curves],
         title=f"{len(records)} runs compared – OneHead report",
-        headline=_headline(rows),
+        headline=_headline(rows, bool(differences)),
         tasks=list(tasks.items()),
         rows=rows,
         differences=differences,
@@ -62,7 +62,7 @@ def _row(record: RunRecord, tasks: list[str]) -> dict:
     }
 
 
-def _headline(rows: list[dict]) -> list[str]:
+def _headline(rows: list[dict], intervals: bool) -> list[str]:
     scored = [row for row in rows if row["acc"] is not None]
     if not scored:
         return ["No run has finished all its stages."]
@@ -71,7 +71,9 @@ def _headline(rows: list[dict]) -> list[str]:
     words = [f"Highest mean score after the last stage: {best['name']} (ACC {best['acc']:.4f})."]
     if kept["bwt"] is not None:
         words.append(f"Least forgotten: {kept['name']} (BWT {figure(kept['bwt'], '+.4f')}).")
-    return [*words, "Whether it is more than noise, the intervals of the differences tell."]
+    if intervals:
+        return [*words, "Whether that is more than noise, the intervals of the differences tell."]
+    return [*words, "Whether that is more than noise is not known here."]
 
 
 def _differences(records: list[RunRecord], tasks: list[str], data_root: str | None, device) -> tuple[list, list[str]]:
