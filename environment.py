@@ -10,6 +10,11 @@ from pathlib import Path
 
 import torch
 
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -35,6 +40,25 @@ def describe() -> dict:
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes: on a GPU the most that tensors took since `reset_peak_memory`; else the most that the process ever held.
+
+    None where the system does not tell (Windows).
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """A GPU's peak is counted from here on; that of a process cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _git_revision() -> str | None:

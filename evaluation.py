@@ -7,7 +7,7 @@ import torch
 
 from data.loader import Split
 from errors import UserError, nearest
-from metrics import Scores
+from metrics import Metric, PerImage, Scores
 from models import OneHead
 from tasks import Prediction, Task
 
@@ -47,11 +47,18 @@ def choose_tasks(wanted: Iterable[str], learned: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(wanted))
 
 
-def evaluate(model: OneHead, name: str, task: Task, split: Split, image_size: int, device: torch.device) -> Scores:
-    """All scores of one task on a split."""
-    metric = task.make_metric()
+def feed(
+    metric: Metric | PerImage, model: OneHead, name: str, task: Task, split: Split, image_size: int, device
+) -> None:
+    """Show a model's answers on all images of a split, and the truth, to a metric."""
     for images, samples in split.evaluation_batches(image_size, batch_size=16):
         sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
         predictions = predict(model, name, task, images.to(device), sizes)
         metric.update(predictions, [sample.target for sample in samples])
+
+
+def evaluate(model: OneHead, name: str, task: Task, split: Split, image_size: int, device: torch.device) -> Scores:
+    """All scores of one task on a split."""
+    metric = task.make_metric()
+    feed(metric, model, name, task, split, image_size, device)
     return metric.compute()

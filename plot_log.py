@@ -19,7 +19,7 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
     forgetting: drops over the stages. The last two appear once a stage is finished. Returns the files written.
     UserError: a run without a usable log (see History.read), more runs than can be told apart, `out` not writable.
     """
-    histories = {name: History.read(run) for name, run in _names(runs).items()}
+    histories = {name: History.read(run) for name, run in run_names(runs).items()}
     written = []
     with matplotlib.style.context(["default", figures.STYLE]):
         overlay = figures.Overlay(histories)
@@ -44,7 +44,7 @@ def _file_name(stage: str) -> str:
     return re.sub(r"[^\w.-]", "_", stage)
 
 
-def _names(runs: list[Path]) -> dict[str, Path]:
+def run_names(runs: list[Path]) -> dict[str, Path]:
     """Shortest path endings that tell the runs apart → run; a run given twice counts once."""
     paths = list(dict.fromkeys(Path(run).resolve() for run in runs))
     for length in range(1, max(len(path.parts) for path in paths) + 1):
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--out", metavar="DIR", type=Path, help="default: RUN/figures; of several runs, runs/compare-NAMES"
     )
     options = parser.parse_args(arguments)
-    names = [name.replace("/", "-") for name in _names(options.runs)]
+    names = [name.replace("/", "-") for name in run_names(options.runs)]
     compare = Path("runs") / ("compare-" + "-".join(names))
     out = options.out or (compare if len(names) > 1 else options.runs[0] / "figures")
     for path in plot_runs(options.runs, out):

@@ -19,6 +19,7 @@ def save(run, epoch: int, optimizer=None, scheduler=None) -> None:
         "learned": run.learned,
         "scores": run.scores,
         "seconds": run.seconds,
+        "peak_memory": run.peak_memory,
         "global_epoch": run.global_epoch,
         "strategies": {name: strategy.state_dict() for name, strategy in run.strategies.items()},
         "log_bytes": (run.folder / LOG).stat().st_size,
@@ -57,6 +58,7 @@ def restore_run(run, state: dict) -> None:
     run.model.to(run.device)
     run.memory.ids.update(state["memory"])
     run.learned, run.scores = list(state["learned"]), list(state["scores"])
+    run.peak_memory = dict(state.get("peak_memory", {}))  # runs begun before it was logged have none
     run.seconds, run.global_epoch = dict(state["seconds"]), state["global_epoch"]
     if not state["epoch"]:
         for name, strategy in run.strategies.items():

@@ -33,13 +33,14 @@ def check_rules(model: OneHead, results: dict | None, memory: dict[str, list[str
     neck_is = "one FPN layer" if neck.is_fpn_layer else f"{convolutions} conv layers"
     layers = sum(name.startswith("shared") for name in model.trunk)
     kept = {task: len(ids) for task, ids in memory.items()}
+    shown = ", ".join(f"{task} {count}" for task, count in kept.items()) or "none"
     latency = milliseconds_per_image(model, device)
     rules = [
         Rule("parameters", f"< {PARAMETERS:,}", f"{parameters:,}", parameters < PARAMETERS),
         Rule("neck", "at most 2 conv layers, or one FPN layer", neck_is, neck.is_fpn_layer or convolutions <= 2),
         Rule("head", "2 to 3 layers, one branch", f"{layers} shared layers", 2 <= layers <= 3),
         Rule("outputs", "all tasks in one pass", ", ".join(model.predictors), not model.stored_statistics),
-        Rule("replay", f"at most {REPLAYED} images per task", str(kept), max(kept.values(), default=0) <= REPLAYED),
+        Rule("replay", f"at most {REPLAYED} images per task", shown, max(kept.values(), default=0) <= REPLAYED),
         Rule(
             "latency", f"<= {LATENCY_MS:g} ms, 512 x 512", f"{latency:.0f} ms on {device.type}", latency <= LATENCY_MS
         ),

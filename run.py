@@ -34,6 +34,9 @@ class Run:
     scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
     single: dict[str, float | None] = field(default_factory=dict)  # single-task baselines, where known
     seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory: dict[str, int | None] = field(
+        default_factory=dict
+    )  # bytes, by finished stage: environment.peak_memory
     shown: dict[str, float | None] = field(default_factory=dict)  # last known score of each task, for the progress bar
     stage: Stage | None = None
     stage_step: int = 0
@@ -77,5 +80,6 @@ def write_results(run: Run) -> dict:
     content["parameters"] = sum(p.numel() for p in run.model.parameters())
     kept = {"per_task": run.memory.limit, "ids": run.memory.ids, "bytes": run.memory.bytes(run.splits)}
     content |= {"replay": kept, "seconds": {name: round(value, 1) for name, value in run.seconds.items()}}
+    content["memory"] = run.peak_memory
     write_json(run.folder / RESULTS, content)
     return content

@@ -13,7 +13,9 @@ from tqdm import tqdm
 import checkpoint
 import command_line
 import progress
+import report
 from data.loader import Batch, steps_per_epoch
+from environment import peak_memory, reset_peak_memory
 from errors import UserError, command
 from evaluation import evaluate
 from models import build
@@ -118,6 +120,7 @@ def enter_stage(run: Run, stage: Stage) -> None:
 def train_stage(run: Run, bar: tqdm, state: dict | None) -> None:
     """Epochs of one stage, then its last words: strategies, scores, checkpoint. `state` continues an interrupted stage."""
     stage, split = run.stage, run.splits[run.stage.name]
+    reset_peak_memory(run.device)
     prepare_model(run)
     if state is None:
         for strategy in run.strategies.values():
@@ -220,6 +223,7 @@ def finish_stage(run: Run) -> None:
     run.scores.append(score(run, [*run.learned, stage.name], stage.epochs))
     run.shown = {name: row[run.tasks[name].metric] for name, row in run.scores[-1].items()}
     run.seconds[stage.name] += time.perf_counter() - started
+    run.peak_memory[stage.name] = peak_memory(run.device)
     number = len(run.learned) + 1
     last = number == len(run.recipe.running())
     content = checkpoint.describe(run.model, run.recipe, run.tasks, run.memory.ids)
@@ -239,11 +243,13 @@ def main(argv: list[str] | None = None) -> int:
             run.single = {name: row[run.tasks[name].metric] for name, row in single.items()}
         results = write_results(run)
         command_line.draw(run)
+        report.report_run(run)
     except KeyboardInterrupt:
         print(f"\nstopped; {command_line.how_to_go_on(options)}", file=sys.stderr)
         return 130
     print(command_line.table(results, {name: task.label for name, task in run.tasks.items()}))
     print(f"checkpoints, results.json and log.jsonl lie in {run.folder}, figures in {run.folder / 'figures'}")
+    print(f"all of it on one page: {run.folder / report.NAME}")
     return 0
 
 

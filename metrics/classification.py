@@ -1,9 +1,10 @@
 """Top-1 accuracy, over images and per class."""
 
+import numpy as np
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from metrics import Metric, Scores
+from metrics import Metric, PerImage, Scores
 
 
 class AccuracyMetric(Metric):
@@ -24,3 +25,33 @@ class AccuracyMetric(Metric):
         for row, name in enumerate(self.classes):
             scores[f"top1/{name}"] = float(matrix[row, row] / images[row]) if images[row] else None
         return scores
+
+    def per_image(self) -> "HitPerImage":
+        return HitPerImage()
+
+
+class HitPerImage(PerImage):
+    """Hit or miss of every image, and the probability that its true class was given."""
+
+    measure = "probability of the true class"
+
+    def __init__(self):
+        self.hit: list[bool] = []
+        self.probability: list[float] = []
+
+    def update(self, predictions, targets) -> None:
+        for prediction, target in zip(predictions, targets, strict=True):
+            probabilities, label = prediction["probabilities"], int(target["label"])
+            self.hit.append(int(probabilities.argmax()) == label)
+            self.probability.append(float(probabilities[label]))
+
+    def __len__(self) -> int:
+        return len(self.hit)
+
+    def resampled(self, counts):
+        with np.errstate(invalid="ignore"):
+            return counts @ np.array(self.hit, dtype=np.float64) / counts.sum(1)
+
+    def each(self):
+        """Finer than hit or miss, of which many images would share the worst."""
+        return np.array(self.probability)

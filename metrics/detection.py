@@ -5,6 +5,7 @@ import torch
 from torchmetrics.detection import MeanAveragePrecision
 
 from metrics import Metric, Scores, number
+from metrics._matching import Ap50PerImage
 
 
 class CocoMetric(Metric):
@@ -41,3 +42,6 @@ class CocoMetric(Metric):
             if (curve > -1).any():
                 scores[f"ap50/{self.classes[label]}"] = float(curve[curve > -1].mean())
         return scores
+
+    def per_image(self) -> Ap50PerImage:
+        return Ap50PerImage(len(self.classes))

@@ -1,10 +1,11 @@
 """Mean intersection over union from one confusion matrix over all pixels of the split."""
 
+import numpy as np
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from data import VOID
-from metrics import Metric, Scores
+from metrics import Metric, PerImage, Scores
 
 
 class IouMetric(Metric):
@@ -33,6 +34,39 @@ class IouMetric(Metric):
         for name, value in zip(self.classes, iou.tolist(), strict=True):
             scores[f"iou/{name}"] = None if value != value else value
         return scores
+
+    def per_image(self) -> "ConfusionPerImage":
+        return ConfusionPerImage(len(self.classes))
+
+
+class ConfusionPerImage(PerImage):
+    """The confusion matrix of every image: their weighted sum is that of a multiset."""
+
+    measure = "IoU, mean over the classes in the image's truth or answer"
+
+    def __init__(self, classes: int):
+        self.classes = classes
+        self.matrices: list[np.ndarray] = []  # (C, C), rows truth
+
+    def update(self, predictions, targets) -> None:
+        for prediction, target in zip(predictions, targets, strict=True):
+            truth, answer = (entry["mask"].cpu().flatten().long() for entry in (target, prediction))
+            labelled = truth != VOID
+            pairs = truth[labelled] * self.classes + answer[labelled]
+            counts = torch.bincount(pairs, minlength=self.classes**2)
+            self.matrices.append(counts.reshape(self.classes, self.classes).numpy())
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+    def resampled(self, counts):
+        each = np.stack(self.matrices).reshape(len(self), -1).astype(np.float64)
+        total = (counts @ each).reshape(-1, self.classes, self.classes)
+        hit = np.diagonal(total, axis1=1, axis2=2)
+        union = total.sum(1) + total.sum(2) - hit
+        present = (union > 0).sum(1)
+        iou = np.divide(hit, union, out=np.zeros_like(union), where=union > 0)
+        return np.divide(iou.sum(1), present, out=np.full(len(counts), np.nan), where=present > 0)
 
 
 def iou_of(matrix: torch.Tensor) -> torch.Tensor:

@@ -220,7 +220,7 @@ def test_runs_of_different_schedules_show_all_their_borders(run, tmp_path):
 
 def test_runs_of_the_same_name_and_twice_the_same(run, tmp_path):
     same = write_run(tmp_path / "elsewhere" / "run")
-    assert list(plot_log._names([run, same, run])) == [f"{tmp_path.name}/run", "elsewhere/run"]
+    assert list(plot_log.run_names([run, same, run])) == [f"{tmp_path.name}/run", "elsewhere/run"]
 
 
 def test_more_runs_than_line_styles_are_refused(run):

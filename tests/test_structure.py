@@ -20,9 +20,9 @@ FLOORS = [
     {"recipe", "recipe_limits", "recipe_parser"},
     {"splits", "evaluation", "results", "environment", "checkpoint", "rules"},
     {"run", "optimisation", "history", "figures", "plot_log", "pictures", "progress"},
-    {"command_line"},
+    {"reporting", "command_line"},
     {"prediction"},
-    {"train", "eval", "predict"},
+    {"report", "train", "eval", "predict"},
 ]
 SCRIPTS = {"DL_data", "benchmarks"}  # commands beside the project: nothing imports them
 
@@ -97,7 +97,8 @@ def test_extensions_of_a_folder_do_not_know_each_other(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["train.py", "run.py", "eval.py", "plot_log.py", "evaluation.py", "models.py", "predict.py"]
+    "name",
+    ["train.py", "run.py", "eval.py", "plot_log.py", "evaluation.py", "models.py", "predict.py", "report.py"],
 )
 def test_no_strategy_task_or_backbone_is_named_outside_its_file(name):
     """Neither imported nor compared with: `if task == "seg"` belongs nowhere."""

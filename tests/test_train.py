@@ -24,6 +24,7 @@ from tiny_runs import (
 
 import command_line
 import progress
+import report
 import train
 from data.loader import steps_per_epoch
 from optimisation import make_optimizer, make_scheduler
@@ -42,7 +43,7 @@ METRIC = {"seg": "miou", "det": "ap50", "cls": "top1"}
 def test_files_of_a_run(finished):
     names = {path.name for path in finished.iterdir()}
     assert names == {
-        *("config.yaml", "env.json", "log.jsonl", "results.json", "figures"),
+        *("config.yaml", "env.json", "log.jsonl", "results.json", "figures", "report.html"),
         *("stage1_seg.pt", "stage2_det.pt", "final.pt", "last.pt"),
     }
     environment = json.loads((finished / "env.json").read_text())
@@ -109,6 +110,8 @@ def test_results(finished):
     assert all(len(ids) == 3 for ids in content["memory"].values())
     assert results["replay"]["bytes"] == 1_000_000 or 9 * 1000 < results["replay"]["bytes"] < 9 * 60_000
     assert results["seconds"].keys() == set(STAGES) and min(results["seconds"].values()) > 0
+    peaks = [results["memory"][stage] for stage in STAGES]  # of a process: it never falls
+    assert 100 << 20 < peaks[0] <= peaks[1] <= peaks[2] < 64 << 30
 
 
 def test_checkpoints_hold_what_was_learned_until_then(finished):
@@ -292,6 +295,7 @@ def test_the_first_stage_is_its_own_single_task_run_bit_for_bit(tmp_path, server
 @pytest.fixture
 def no_figures(monkeypatch):
     monkeypatch.setattr(command_line, "draw", lambda run: None)
+    monkeypatch.setattr(report, "report_run", lambda run: None)
 
 
 def test_baselines_are_trained_once_and_reused(tmp_path, tiny_data, monkeypatch, capsys, no_figures):

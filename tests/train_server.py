@@ -39,7 +39,7 @@ class TrainServer:
         self.process.wait()
 
     def run(self, folder: Path, *argv, kill: tuple[str, int] | None = None, figures: bool = False) -> Ended:
-        """train.main(argv), without figures unless asked for; its output lies in `folder`.
+        """train.main(argv), without figures and report unless asked for; its output lies in `folder`.
 
         kill: (moment, how many times it comes), the moments being the keys of _KILLS.
         """
@@ -65,12 +65,13 @@ def _serve() -> None:
 def _work(argv: list[str], out: str, err: str, kill: list | None, figures: bool) -> None:
     """Ends the process."""
     import command_line
+    import report
     import train
 
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     if not figures:
-        command_line.draw = lambda run: None
+        command_line.draw = report.report_run = lambda run: None
     if kill:
         _KILLS[kill[0]](kill[1])
     code = 1

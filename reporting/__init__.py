@@ -1,0 +1,1 @@
+"""What the HTML report is made of: evidence from checkpoints, bootstrap intervals, pictures, charts, the page."""
