@@ -92,7 +92,9 @@ def rows_of_wandb(folder: Path) -> list[dict]:
     for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         for record in records_of_wandb(path):
             if record.WhichOneof("record_type") == "history":
-                row = {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
+                row = {
+                    "/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item
+                }
                 rows.append({"_step": record.history.step.num, **row})
     return rows
 
@@ -145,8 +147,10 @@ def test_wandb_offline_holds_what_the_log_holds(logged):
     rows = rows_of_wandb(logged["wandb"])
     assert [row["_step"] for row in rows] == list(range(1, LAST + 1))
     points = Counter(
-        (name, row["_step"], single(value)) for row in rows for name, value in row.items() if isinstance(value, float | int)
-        and not name.startswith("_")
+        (name, row["_step"], single(value))
+        for row in rows
+        for name, value in row.items()
+        if isinstance(value, float | int) and not name.startswith("_")
     )
     assert points == points_of_log(logged["wandb"])
     shown = {row["_step"]: {name for name in row if name.endswith("predictions")} for row in rows}
@@ -202,7 +206,9 @@ def test_a_logger_added_on_resume_is_told_all_that_went_before(tmp_path, server,
 @pytest.mark.parametrize("name", list(TOOLS))
 def test_a_missing_package_is_said_before_anything_is_written(tmp_path, monkeypatch, capsys, tiny_data, name):
     recipe = write_recipe(tmp_path / "recipe.yaml", tiny_recipe(tiny_data))
-    for loaded in [m for m in sys.modules if m.startswith(f"loggers.{name}") or m.startswith("torch.utils.tensorboard")]:
+    for loaded in [
+        m for m in sys.modules if m.startswith(f"loggers.{name}") or m.startswith("torch.utils.tensorboard")
+    ]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, TOOLS[name], None)  # as if it were not there
     assert train.main(["--config", str(recipe), "--run_dir", str(tmp_path / "run"), "--logger", name]) == 2
@@ -245,11 +251,15 @@ def test_baselines_log_into_their_own_folders(tmp_path, server, finished):
 )
 def test_wandb_mode_never_waits_for_a_login(tmp_path, given, said):
     pytest.importorskip("wandb")
-    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("WANDB_") and name != "NETRC"}
+    environment = {
+        name: value for name, value in ENVIRONMENT.items() if not name.startswith("WANDB_") and name != "NETRC"
+    }
     environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)} | given
     code = "import loggers.wandb as w; w.WeightsAndBiases.check(); print(w._mode())"
     command = [sys.executable, "-c", code]
-    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    ended = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
     assert said in ended.stdout + ended.stderr
     assert not os.listdir(REPOSITORY / "loggers").count("run_id.txt")
 
