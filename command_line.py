@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 import checkpoint
 import environment
+import loggers
 import progress
 import registry
 from errors import UserError, nearest
@@ -52,7 +53,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     recipe, options = make_recipe(read_recipe(source), argv, str(source), parser)
     run_dir = known.run_dir or f"runs/{source.stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     return argparse.Namespace(
-        recipe=recipe, run_dir=Path(run_dir), **{k: options[k] for k in ("resume", "baselines", "device")}
+        recipe=recipe, run_dir=Path(run_dir), **{k: options[k] for k in ("resume", "baselines", "device", "logger")}
     )
 
 
@@ -67,6 +68,8 @@ def _add_own(parser: ArgumentParser) -> None:
         "--baselines", action="store_true", help="Also train each task alone; reused from runs/baselines."
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu or cuda.")
+    known = ", ".join(registry.names(loggers.Logger))
+    parser.add_argument("--logger", type=str, default="none", help=f"Told what goes into log.jsonl: {known}.")
 
 
 def choose_device(name: str) -> torch.device:
@@ -89,6 +92,7 @@ def start(options: argparse.Namespace) -> tuple[Run, dict | None]:
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: exists and is not empty; go on with --resume, or choose another --run_dir")
     device = choose_device(options.device)
+    logger_class = loggers.find(options.logger)
     splits, val = open_train_and_val(recipe)
     torch.manual_seed(seed_of(f"{recipe.seed}/trunk"))
     model = build_model(recipe).to(device)
@@ -98,7 +102,8 @@ def start(options: argparse.Namespace) -> tuple[Run, dict | None]:
     checkpoint.require_space(folder, model, checkpoints=len(recipe.running()) + 2)
     if state is None:
         _begin(folder, recipe)
-    run = Run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task))
+    logger = logger_class(folder, recipe.resolved, progress.first_redone(state))
+    run = Run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task), logger)
     if (folder / RESULTS).is_file():
         run.single = json.loads((folder / RESULTS).read_text())["baseline"]["single"]
     return run, state
@@ -109,6 +114,7 @@ def how_to_go_on(options: argparse.Namespace) -> str:
     if not (options.run_dir / CONFIG).is_file():
         return "nothing was written yet: start again with the same command"
     flags = ["--baselines"] * options.baselines + ["--device", options.device] * (options.device != "auto")
+    flags += ["--logger", options.logger] * (options.logger != "none")
     command = shlex.join(["python", "train.py", "--run_dir", str(options.run_dir), "--resume", *flags])
     return f"the last finished epoch is kept. Go on with: {command}"
 
@@ -151,8 +157,10 @@ def baselines(options: argparse.Namespace, run: Run, train) -> dict[str, dict]:
         if done is None:
             print(f"baseline: {stage.name} alone, in {folder}", file=sys.stderr)
             again = (folder / CONFIG).is_file()
-            alone, state = start(argparse.Namespace(recipe=recipe, run_dir=folder, resume=again, device=options.device))
-            train(alone, state)
+            own = {"recipe": recipe, "run_dir": folder, "resume": again}
+            alone, state = start(argparse.Namespace(**{**vars(options), **own}))
+            with alone.logger:
+                train(alone, state)
             done = alone.scores[0][stage.name]
         single[stage.name] = done
     return single

@@ -10,6 +10,8 @@ from data import Sample
 from data.loader import Split
 from data.transforms import whole_image
 from evaluation import predict
+from models import OneHead
+from tasks import Task
 
 WIDTH = 260  # of one picture, in pixels
 EDGE = 22  # height of the captions
@@ -27,13 +29,9 @@ def draw_forgotten(run: Path, val: dict[str, Split], out: Path, images: int = 4)
         model, tasks, recipe, _ = checkpoint.restore(path)
         for name, task in tasks.items():
             samples = _chosen(val[name], images)
-            photographs = [Image.fromarray(s.image.permute(1, 2, 0).numpy()) for s in samples]
             if name not in columns:
-                truth = [task.draw(photo, s.target) for photo, s in zip(photographs, samples, strict=True)]
-                columns[name] = [("truth", truth)]
-            batch = torch.stack([whole_image(s, recipe.image_size) for s in samples])
-            predictions = predict(model, name, task, batch, [tuple(s.image.shape[-2:]) for s in samples])
-            drawn = [task.draw(photo, p) for photo, p in zip(photographs, predictions, strict=True)]
+                columns[name] = [("truth", _truth(task, samples))]
+            drawn = _predicted(model, name, task, samples, recipe.image_size)
             columns[name].append((f"after {list(tasks)[-1]}", drawn))
     out.mkdir(parents=True, exist_ok=True)
     written = []
@@ -41,6 +39,32 @@ def draw_forgotten(run: Path, val: dict[str, Split], out: Path, images: int = 4)
         written.append(out / f"predictions_{name}.png")
         _sheet(parts).save(written[-1])
     return written
+
+
+def log_predictions(run, images: int = 3) -> None:
+    """For a logger that takes pictures: of every task learned so far one, val images with truth and present prediction."""
+    if not run.logger.takes_pictures:
+        return
+    for name in run.learned:
+        samples = _chosen(run.val[name], images)
+        drawn = _predicted(run.model, name, run.tasks[name], samples, run.recipe.image_size)
+        sheet = _sheet([("truth", _truth(run.tasks[name], samples)), (f"after {run.learned[-1]}", drawn)])
+        run.logger.picture(f"{name}/predictions", sheet, run.global_epoch)
+
+
+def _truth(task: Task, samples: list[Sample]) -> list[Image.Image]:
+    return [task.draw(_photograph(sample), sample.target) for sample in samples]
+
+
+def _predicted(model: OneHead, name: str, task: Task, samples: list[Sample], image_size: int) -> list[Image.Image]:
+    device = next(model.parameters()).device
+    batch = torch.stack([whole_image(sample, image_size) for sample in samples]).to(device)
+    predictions = predict(model, name, task, batch, [tuple(sample.image.shape[-2:]) for sample in samples])
+    return [task.draw(_photograph(s), p) for s, p in zip(samples, predictions, strict=True)]
+
+
+def _photograph(sample: Sample) -> Image.Image:
+    return Image.fromarray(sample.image.permute(1, 2, 0).numpy())
 
 
 def _chosen(split: Split, count: int) -> list[Sample]:

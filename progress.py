@@ -5,7 +5,7 @@ from pathlib import Path
 import checkpoint
 from errors import UserError
 from models import build
-from runlog import LOG
+from runlog import LOG, read_log
 from tasks import Task
 
 NAME = "last.pt"
@@ -28,6 +28,11 @@ def save(run, epoch: int, optimizer=None, scheduler=None) -> None:
     if epoch:
         content |= {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
     checkpoint.save(run.folder / NAME, content)
+
+
+def first_redone(state: dict | None) -> int:
+    """The first global epoch of which a resumed run may say again what it said: the last one, if its stage was not closed."""
+    return 0 if state is None else state["global_epoch"] + (state["epoch"] == 0)
 
 
 def read(folder: Path) -> dict | None:
@@ -65,6 +70,7 @@ def restore_run(run, state: dict) -> None:
             strategy.load_state_dict(state["strategies"][name], run)
     with open(run.folder / LOG, "ab") as log:  # a log that was lost or cut must not keep the run from going on
         log.truncate(min(state["log_bytes"], log.tell()))
+    run.logger.catch_up(read_log(run.folder))
 
 
 def _data(run) -> dict[str, list]:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 import registry
 from data.loader import Split
+from loggers import Logger
 from models import OneHead
 from recipe import Recipe, Stage
 from replay import Memory
@@ -29,6 +30,7 @@ class Run:
     splits: dict[str, Split]  # stage → training images
     val: dict[str, Split]
     memory: Memory
+    logger: Logger  # told what goes into the log
     tasks: dict[str, Task] = field(default_factory=dict)
     learned: list[str] = field(default_factory=list)  # finished stages
     scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
@@ -52,7 +54,9 @@ class Run:
 
     def log(self, kind: str, **record) -> None:
         place = {"stage": self.stage.name, "stage_index": len(self.learned), "global_epoch": self.global_epoch}
-        append_log(self.folder / LOG, {"kind": kind, **place, **record})
+        record = {"kind": kind, **place, **record}
+        append_log(self.folder / LOG, record)
+        self.logger.record(record)
 
 
 def report_epoch(run: Run, epoch: int, averages: dict[str, float], scores: dict[str, dict], bar: tqdm) -> None:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 import checkpoint
 import command_line
+import pictures
 import progress
 import report
 from data.loader import Batch, steps_per_epoch
@@ -229,6 +230,7 @@ def finish_stage(run: Run) -> None:
     content = checkpoint.describe(run.model, run.recipe, run.tasks, run.memory.ids)
     checkpoint.save(run.folder / ("final.pt" if last else f"stage{number}_{stage.name}.pt"), content)
     run.learned.append(stage.name)
+    pictures.log_predictions(run)
 
 
 @command
@@ -237,7 +239,8 @@ def main(argv: list[str] | None = None) -> int:
     options = command_line.parse(sys.argv[1:] if argv is None else argv)
     try:
         run, state = command_line.start(options)
-        train(run, state)
+        with run.logger:
+            train(run, state)
         if options.baselines:
             single = command_line.baselines(options, run, train)
             run.single = {name: row[run.tasks[name].metric] for name, row in single.items()}

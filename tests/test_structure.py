@@ -13,7 +13,7 @@ IDS = [str(path.relative_to(ROOT)) for path in FILES]
 # From the ground up: a room may import what stands on an earlier line, or beside it on its own.
 FLOORS = [
     {"errors", "seeding", "runlog", "registry", "download", "palette"},
-    {"data", "boxes", "metrics", "backbones", "necks"},
+    {"data", "boxes", "metrics", "backbones", "necks", "loggers"},
     {"models"},
     {"distill", "replay"},
     {"tasks", "strategies"},
@@ -87,7 +87,7 @@ def test_strategies_know_neither_each_other_nor_the_loop():
         assert not rooms_imported(path) & {"train", "run", "progress", "command_line", "recipe"}, path
 
 
-@pytest.mark.parametrize("folder", ["tasks", "backbones", "necks", "data"])
+@pytest.mark.parametrize("folder", ["tasks", "backbones", "necks", "data", "loggers"])
 def test_extensions_of_a_folder_do_not_know_each_other(folder):
     """But for what starts with an underscore, which several may share, and the mechanisms of data/."""
     mechanisms = {"decode", "loader", "transforms", "validate"} if folder == "data" else set()

@@ -48,10 +48,11 @@ def write_recipe(path: Path, plain: dict) -> Path:
     return path
 
 
-def begin(plain: dict, folder: Path, resume: bool = False) -> tuple[Run, dict | None]:
+def begin(plain: dict, folder: Path, resume: bool = False, logger: str = "none") -> tuple[Run, dict | None]:
     """A run ready to train and the state to go on from, as train.main has them."""
     recipe = make_recipe(plain)[0]
-    return command_line.start(argparse.Namespace(recipe=recipe, run_dir=folder, resume=resume, device="cpu"))
+    options = argparse.Namespace(recipe=recipe, run_dir=folder, resume=resume, device="cpu", logger=logger)
+    return command_line.start(options)
 
 
 def trained(plain: dict, folder: Path) -> Run:
