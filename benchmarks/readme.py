@@ -49,6 +49,7 @@ def _take_in(run: Path) -> None:
     env = json.loads((run / "env.json").read_text())
     env.pop("command")  # holds paths of one machine; the README gives the command
     kept = {"name": run.name, "seed": recipe["seed"], "results": results, "env": env}
+    (HERE / "results").mkdir(exist_ok=True)
     write_json(HERE / "results" / f"{run.name}.json", kept)
 
 
