@@ -130,7 +130,7 @@ def written() -> set[str]:
     """Every text in the sources, what is filled in replaced by «…»."""
     found = set()
     for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("*/*.py")]:
-        if path.parent.name not in ("tests", "docs"):
+        if path.parent not in (REPOSITORY / "tests", REPOSITORY / "docs"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.JoinedStr):
                     found.add("".join(p.value if isinstance(p, ast.Constant) else "…" for p in node.values))
