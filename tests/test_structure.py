@@ -24,7 +24,7 @@ FLOORS = [
     {"prediction"},
     {"report", "train", "eval", "predict"},
 ]
-SCRIPTS = {"DL_data", "benchmarks"}  # commands beside the project: nothing imports them
+SCRIPTS = {"DL_data", "benchmarks", "docs"}  # commands beside the project: nothing imports them
 
 
 def room_of(path: Path) -> str:
