@@ -15,17 +15,17 @@ MODES = ("online", "offline", "disabled", "shared")
 
 
 class WeightsAndBiases(Logger):
-    """Resumed, it goes on under the same run id. W&B cannot drop what it holds: see redo_from below.
+    """Resumed, it goes on under the same run id, and is told all again: W&B writes late, so that a kill may lose any row.
 
-    On-line, W&B ignores a step that it holds already; off-line every session is a folder of its own, and an epoch redone
-    after a kill lies in two of them, with the same values, for a run resumes bit for bit.
+    On-line, W&B ignores a step that it holds already; off-line every session is a folder of its own, and an epoch may lie in
+    two of them, with the same values, for a run resumes bit for bit. Pictures that a kill has lost are not drawn again.
     """
 
     takes_pictures = True
 
     def __init__(self, folder: Path, recipe: dict, redo_from: int):
         known = folder / "wandb" / "run_id.txt"
-        super().__init__(folder, recipe, redo_from if known.is_file() else 0)
+        super().__init__(folder, recipe, redo_from=0)
         known.parent.mkdir(exist_ok=True)
         if not known.is_file():
             known.write_text(uuid.uuid4().hex[:8])  # W&B's own generator draws from Python's random state
