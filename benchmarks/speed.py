@@ -60,7 +60,7 @@ def in_turns(first: Callable[[], object], second: Callable[[], object], turns: i
 
 def run_at(recipe: Recipe, name: str, folder: Path) -> Run:
     """A run about to train a stage, the stages before it passed through untrained: time does not depend on weights."""
-    options = argparse.Namespace(recipe=recipe, run_dir=folder, resume=False, device="cpu")
+    options = argparse.Namespace(recipe=recipe, run_dir=folder, resume=False, device="cpu", logger="none")
     run, _ = command_line.start(options)
     for stage in recipe.running():
         train.enter_stage(run, stage)

@@ -108,7 +108,9 @@ def draw_norms(curves: dict[str, list[float]], path: Path) -> None:
 
 def _start(plain: dict, folder: Path):
     recipe = make_recipe(plain)[0]
-    return command_line.start(argparse.Namespace(recipe=recipe, run_dir=folder, resume=False, device="cpu"))
+    return command_line.start(
+        argparse.Namespace(recipe=recipe, run_dir=folder, resume=False, device="cpu", logger="none")
+    )
 
 
 def _miou(run) -> float:
