@@ -148,7 +148,7 @@ def detection_loss(recipe: Recipe, folder: Path) -> Measure:
     batch = next(split.epoch("det", 32, recipe.image_size, run.stage.augment, "bench"))
     optimizer = make_optimizer(run)
     run.model.train()
-    raw = torch.randn(32, 5 + len(split.dataset.classes), *[recipe.image_size // run.model.stride] * 2)
+    raw = torch.randn(len(batch.images), 5 + len(split.dataset.classes), *[recipe.image_size // run.model.stride] * 2)
 
     def losses() -> None:
         answer = raw.clone().requires_grad_()

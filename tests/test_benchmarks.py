@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from tiny_runs import tiny_recipe
 
-from benchmarks import readme
+from benchmarks import readme, speed
 from benchmarks.loops import decode_by_loop
 from models import build
+from recipe_parser import make_recipe
 from tasks import Task
 
 
@@ -53,3 +55,11 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path, missing, capsys):
         (tmp_path / name).write_text("{}")
     assert readme.main([str(tmp_path)]) == 2
     assert missing in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("measure", speed.MEASURES, ids=lambda measure: measure.__name__)
+def test_every_measure_of_speed_measures_something(tmp_path, tiny_data, measure, monkeypatch):
+    """On a tiny set: a positive figure with its goal. How large it is belongs to the machine."""
+    monkeypatch.setattr(speed, "TURNS", 1)
+    found = measure(make_recipe(tiny_recipe(tiny_data))[0], tmp_path)
+    assert found.value > 0 and found.goal[:2] in (">=", "<=") and found.detail
