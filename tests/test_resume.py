@@ -142,8 +142,10 @@ def wait_for_epochs(process: subprocess.Popen, run: Path, count: int) -> None:
 
 
 def start_command(*argv) -> subprocess.Popen:
+    """A shell starts what runs in the background with Ctrl-C ignored, and its children would inherit that."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, argv)], cwd=REPOSITORY, env=ENVIRONMENT, **pipes)
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen([sys.executable, *map(str, argv)], cwd=REPOSITORY, env=ENVIRONMENT, **pipes, **heed)
 
 
 def test_the_command_killed_interrupted_and_resumed_by_its_own_hint(tmp_path, server, finished):
