@@ -121,8 +121,11 @@ def how_to_go_on(options: argparse.Namespace) -> str:
 
 def _refuse_other_recipe(folder: Path, recipe: Recipe, state: dict | None) -> None:
     """A run goes on by the recipe it began with; only the data may have moved, its content is compared later."""
-    begun = make_recipe(read_recipe(folder / CONFIG), source=str(folder / CONFIG))[0].resolved
-    for source, saved in ((CONFIG, begun), (progress.NAME, begun if state is None else state["recipe"])):
+    contents = {CONFIG: read_recipe(folder / CONFIG)}
+    if state is not None:
+        contents[progress.NAME] = state["recipe"]
+    for source, content in contents.items():  # read as a recipe: options added since the run began have their defaults
+        saved = make_recipe(content, source=str(folder / source))[0].resolved
         if saved | {"data_root": None} != recipe.resolved | {"data_root": None}:
             raise UserError(
                 f"{folder}: the recipe given differs from the run's own in {source}; resume without --config or flags, and "
