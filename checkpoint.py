@@ -114,6 +114,11 @@ def add_predictor(model: OneHead, recipe: Recipe, name: str, task: Task) -> None
     model.to(memory_format=torch.channels_last)
 
 
+def stage_file(number: int, name: str, last: bool) -> str:
+    """The name of a finished stage's checkpoint; number: of the stage, from 1."""
+    return "final.pt" if last else f"stage{number}_{name}.pt"
+
+
 def require_space(folder: Path, model: OneHead, checkpoints: int) -> None:
     """UserError if the disk cannot hold `checkpoints` of this model, optimiser state included; the folder may not exist yet."""
     needed = 4 * sum(value.nbytes for value in model.state_dict().values()) * checkpoints

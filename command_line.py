@@ -26,12 +26,10 @@ from recipe_parser import make_recipe, read_recipe, single_task
 from replay import Memory
 from results import LIMIT, verdict, write_json, write_whole
 from run import Run
-from runlog import LOG, RESULTS
+from runlog import CONFIG, LOG, RESULTS
 from seeding import seed_of
 from splits import open_train_and_val
 from strategies import Strategy
-
-CONFIG = "config.yaml"
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

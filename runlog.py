@@ -9,6 +9,7 @@ from errors import UserError, nearest
 
 LOG = "log.jsonl"
 RESULTS = "results.json"
+CONFIG = "config.yaml"  # the resolved recipe
 
 
 def append_log(path: Path, record: dict) -> None:

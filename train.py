@@ -226,9 +226,9 @@ def finish_stage(run: Run) -> None:
     run.seconds[stage.name] += time.perf_counter() - started
     run.peak_memory[stage.name] = peak_memory(run.device)
     number = len(run.learned) + 1
-    last = number == len(run.recipe.running())
+    file = checkpoint.stage_file(number, stage.name, last=number == len(run.recipe.running()))
     content = checkpoint.describe(run.model, run.recipe, run.tasks, run.memory.ids)
-    checkpoint.save(run.folder / ("final.pt" if last else f"stage{number}_{stage.name}.pt"), content)
+    checkpoint.save(run.folder / file, content)
     run.learned.append(stage.name)
     pictures.log_predictions(run)
 

@@ -4,6 +4,7 @@ Both sides of a ratio take turns, so that a busy machine slows both; the median 
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from recipe import Recipe
 from recipe_parser import make_recipe, read_recipe
 from results import write_json
 from run import Run
+from runlog import RESULTS
 from tasks import Task
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +46,14 @@ class Measure:
     goal: str
     met: bool
     detail: str
+
+
+def at_least(name: str, value: float, bound: float, detail: str) -> Measure:
+    return Measure(name, value, f">= {bound:g}", value >= bound, detail)
+
+
+def at_most(name: str, value: float, bound: float, detail: str) -> Measure:
+    return Measure(name, value, f"<= {bound:g}", value <= bound, detail)
 
 
 def in_turns(first: Callable[[], object], second: Callable[[], object], turns: int = TURNS) -> tuple[float, float]:
@@ -114,7 +124,7 @@ def loop_overhead(recipe: Recipe, folder: Path) -> Measure:
 
     loop, plain = in_turns(ours, bare, 3)
     rates = f"{len(split) / loop:.1f} against {len(split) / plain:.1f} images/s"
-    return Measure("images/s of stage 1 against a bare loop", plain / loop, ">= 0.90", plain / loop >= 0.90, rates)
+    return at_least("images/s of stage 1 against a bare loop", plain / loop, 0.90, rates)
 
 
 def protected_step(recipe: Recipe, folder: Path) -> Measure:
@@ -126,9 +136,7 @@ def protected_step(recipe: Recipe, folder: Path) -> Measure:
     protected, tuned = in_turns(stepper(ours, 4), stepper(plain, 4, images))
     limit = 1.25 if "backbone" in ours.frozen else 1.5
     what = f"{protected / 4:.3f} s against {tuned / 4:.3f} s, {images} images"
-    return Measure(
-        "step of lwf + replay against fine-tuning", protected / tuned, f"<= {limit}", protected / tuned <= limit, what
-    )
+    return at_most("step of lwf + replay against fine-tuning", protected / tuned, limit, what)
 
 
 def more_tasks(recipe: Recipe, folder: Path) -> Measure:
@@ -138,7 +146,7 @@ def more_tasks(recipe: Recipe, folder: Path) -> Measure:
     one = run_at(_with(recipe, order=[stages[0], stages[2]]), stages[2], folder / "one")
     slow, quick = in_turns(stepper(two, 4), stepper(one, 4))
     what = f"{slow / 4:.3f} s against {quick / 4:.3f} s"
-    return Measure("step with two old tasks against one", slow / quick, "<= 1.1", slow / quick <= 1.1, what)
+    return at_most("step with two old tasks against one", slow / quick, 1.1, what)
 
 
 def detection_loss(recipe: Recipe, folder: Path) -> Measure:
@@ -156,7 +164,7 @@ def detection_loss(recipe: Recipe, folder: Path) -> Measure:
 
     step, loss = in_turns(lambda: train.train_step(run, batch, optimizer), losses)
     what = f"{1000 * loss:.0f} ms of {1000 * step:.0f} ms"
-    return Measure("detection loss, share of a step of 32 images", loss / step, "<= 0.05", loss / step <= 0.05, what)
+    return at_most("detection loss, share of a step of 32 images", loss / step, 0.05, what)
 
 
 def evaluation_overhead(recipe: Recipe, folder: Path) -> Measure:
@@ -177,7 +185,7 @@ def evaluation_overhead(recipe: Recipe, folder: Path) -> Measure:
 
     ours_s, bare_s = in_turns(ours, bare, 3)
     what = f"{ours_s:.1f} s against {bare_s:.1f} s for {sum(map(len, run.val.values()))} images"
-    return Measure("evaluation against the bare forward", ours_s / bare_s, "<= 1.3", ours_s / bare_s <= 1.3, what)
+    return at_most("evaluation against the bare forward", ours_s / bare_s, 1.3, what)
 
 
 def decoding(recipe: Recipe, folder: Path) -> Measure:
@@ -192,9 +200,7 @@ def decoding(recipe: Recipe, folder: Path) -> Measure:
         3,
     )
     what = f"{1000 * quick / images:.1f} ms against {1000 * slow / images:.0f} ms an image"
-    return Measure(
-        "detection decoding + NMS, times faster than loops", slow / quick, ">= 100", slow / quick >= 100, what
-    )
+    return at_least("detection decoding + NMS, times faster than loops", slow / quick, 100, what)
 
 
 def one_pass(recipe: Recipe, folder: Path) -> Measure:
@@ -204,9 +210,7 @@ def one_pass(recipe: Recipe, folder: Path) -> Measure:
     with evaluating(run.model):
         three, one = in_turns(lambda: [run.model(images, [name]) for name in run.tasks], lambda: run.model(images), 20)
     what = f"{1000 * one:.0f} ms against {1000 * three:.0f} ms, one image of {recipe.image_size} px"
-    return Measure(
-        "one pass for three tasks, times faster than three networks", three / one, ">= 2.5", three / one >= 2.5, what
-    )
+    return at_least("one pass for three tasks, times faster than three networks", three / one, 2.5, what)
 
 
 def peak_memory(recipe: Recipe, folder: Path) -> Measure:
@@ -222,7 +226,6 @@ def _peak_of_run(recipe: Recipe, folder: Path, epochs: int) -> float:
     folder.mkdir()
     file = folder / "recipe.yaml"
     write_json(file, recipe.resolved)  # JSON is YAML
-    code = "import resource, sys, train; train.main(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     words = [
         "--config",
         file,
@@ -233,10 +236,9 @@ def _peak_of_run(recipe: Recipe, folder: Path, epochs: int) -> float:
         f"--stages.{name}.batch_size",
         32,
     ]
-    argv = [sys.executable, "-c", code, *words, "--run_dir", folder / "run", "--device", "cpu"]
-    ended = subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, text=True, check=True)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return int(ended.stdout.split()[-1]) * unit / 1e9
+    argv = [sys.executable, "train.py", *words, "--run_dir", folder / "run", "--device", "cpu"]
+    subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, check=True)
+    return json.loads((folder / "run" / RESULTS).read_text())["memory"][name] / 1e9
 
 
 def _with(recipe: Recipe, **changes) -> Recipe:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import yaml
 
+from checkpoint import stage_file
 from errors import UserError
 from history import History
 from pictures import stage_checkpoints
 from recipe import Recipe
 from recipe_parser import make_recipe, single_task
-from runlog import RESULTS, parse_object
+from runlog import CONFIG, RESULTS, parse_object
 
-CONFIG = "config.yaml"
 _EXTRAS = {"replay": dict, "seconds": dict, "memory": dict, "parameters": int}  # beside what History reads
 
 
@@ -66,7 +66,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
     missing = []
     if results is None:
         missing.append(f"No {RESULTS} yet: replayed images, memory and size of the network are not known.")
-    environment = _read_environment(folder / "env.json")
+    environment = _read_object(folder / "env.json", "remove it to write a report without it")
     if environment is None:
         missing.append("No env.json: environment and command are not known.")
     recipe, text = None, ""
@@ -78,24 +78,21 @@ def read_run(folder: Path, name: str) -> RunRecord:
 
 
 def _read_results(path: Path) -> dict | None:
-    if not path.is_file():
-        return None
-    results = parse_object(path.read_bytes())
-    if results is None:
-        raise UserError(f"{path}: not a JSON object; go on with --resume to write it anew, or remove it")
-    for field, kind in _EXTRAS.items():
+    results = _read_object(path, "go on with --resume to write it anew, or remove it")
+    for field, kind in _EXTRAS.items() if results else ():
         if not isinstance(results.get(field, kind()), kind):
             raise UserError(f"{path}: '{field}' is {results[field]!r}; expected a {kind.__name__}; write it anew")
     return results
 
 
-def _read_environment(path: Path) -> dict | None:
+def _read_object(path: Path, remedy: str) -> dict | None:
+    """A JSON file's object, None where there is no file; UserError, with the remedy, where it holds something else."""
     if not path.is_file():
         return None
-    environment = parse_object(path.read_bytes())
-    if environment is None:
-        raise UserError(f"{path}: not a JSON object; remove it to write a report without it")
-    return environment
+    content = parse_object(path.read_bytes())
+    if content is None:
+        raise UserError(f"{path}: not a JSON object; {remedy}")
+    return content
 
 
 def _read_recipe(path: Path) -> tuple[Recipe, str]:
@@ -124,7 +121,7 @@ def snapshots(record: RunRecord) -> tuple[list[Snapshot], list[str]]:
     found, missing = [], []
     paths = {path.name: path for path in stage_checkpoints(record.folder)}
     for number, name in enumerate(record.planned[: len(record.history.matrix)]):
-        file = "final.pt" if number == len(record.planned) - 1 else f"stage{number + 1}_{name}.pt"
+        file = stage_file(number + 1, name, last=number == len(record.planned) - 1)
         if file in paths:
             found.append(Snapshot(paths[file], f"after {name}", number))
         else:

@@ -58,8 +58,7 @@ def test_a_folder_that_is_no_finished_run_is_refused(tmp_path, missing, capsys):
 
 
 @pytest.mark.parametrize("measure", speed.MEASURES, ids=lambda measure: measure.__name__)
-def test_every_measure_of_speed_measures_something(tmp_path, tiny_data, measure, monkeypatch):
+def test_every_measure_of_speed_measures_something(tmp_path, tiny_data, measure):
     """On a tiny set: a positive figure with its goal. How large it is belongs to the machine."""
-    monkeypatch.setattr(speed, "TURNS", 1)
     found = measure(make_recipe(tiny_recipe(tiny_data))[0], tmp_path)
     assert found.value > 0 and found.goal[:2] in (">=", "<=") and found.detail
