@@ -15,16 +15,27 @@ class Fpn(Neck):
     Args:
         channels: Channels of the map.
         stride: Stride of the map, 8 or 16.
+        residual: The output convolution adds to the sums instead of replacing them, so that what the backbone knows of a task
+            not yet learned passes through a neck trained for others.
     """
 
     is_fpn_layer = True
 
-    def __init__(self, backbone_channels: dict[int, int], make_norm, *, channels: int = 160, stride: int = 8):
+    def __init__(
+        self,
+        backbone_channels: dict[int, int],
+        make_norm,
+        *,
+        channels: int = 160,
+        stride: int = 8,
+        residual: bool = False,
+    ):
         super().__init__()
         if stride not in (8, 16):
             raise UserError(f"neck.stride is {stride}, expected 8 or 16")
         self.stride = stride
         self.out_channels = channels
+        self.residual = residual
         self.lateral = nn.ModuleDict(
             {
                 str(level): nn.Sequential(
@@ -45,4 +56,5 @@ class Fpn(Neck):
             if merged is not None:
                 lateral = lateral + interpolate(merged, size=lateral.shape[-2:], mode="nearest")
             merged = lateral
-        return self.output(merged)  # (B, channels, H/stride, W/stride)
+        output = self.output(merged)  # (B, channels, H/stride, W/stride)
+        return merged + output if self.residual else output

@@ -157,7 +157,10 @@ def test_wrong_options_are_the_users(options, message):
         build(Backbone, {"pretrained": False, **options})
 
 
-NECKS = [*({"name": name} for name in registry.names(Neck)), *({"name": "fpn", "stride": stride} for stride in (8, 16))]
+NECKS = [
+    *({"name": name} for name in registry.names(Neck)),
+    *({"name": "fpn", "stride": stride, "residual": stride == 16} for stride in (8, 16)),
+]
 
 
 @pytest.mark.parametrize("layer", ["batch", "group"])
@@ -182,6 +185,18 @@ def test_necks_keep_to_the_rules_of_the_challenge(options):
     kernels = [layer.kernel_size[0] for layer in neck.modules() if isinstance(layer, nn.Conv2d)]
     assert kernels.count(3) == 1
     assert len(kernels) <= 2 or options["name"] == "fpn"
+
+
+def test_a_residual_fpn_adds_its_output_convolution_to_the_sums():
+    channels = {8: 24, 16: 32, 32: 48}
+    maps = {s: torch.rand(2, c, 96 // s, 160 // s) for s, c in channels.items()}
+    neck = build(Neck, {"name": "fpn", "residual": True}, channels, nn.BatchNorm2d).eval()
+    merged = neck(maps)
+    neck.residual = False
+    added = neck(maps)
+    nn.init.zeros_(neck.output[0].weight)
+    neck.residual = True
+    torch.testing.assert_close(merged, neck(maps) + added)
 
 
 def test_fpn_refuses_strides_it_has_not():
