@@ -1,4 +1,4 @@
-"""python -m benchmarks.readme [RUN ...]: keep results of runs in benchmarks/results, rewrite the README's table from them."""
+"""python -m benchmarks.readme [RUN ...]: keep results of runs in benchmarks/results, rewrite the README's table and picture."""
 
 import argparse
 import json
@@ -8,11 +8,13 @@ from statistics import mean, stdev
 
 import yaml
 
+from benchmarks import picture
 from errors import UserError, command
 from results import write_json
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
+PICTURE = HERE.parent / "docs/record.png"
 SEED = "-seed"  # what a run of one seed among several has behind its recipe's name
 BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
 PUBLISHED = (
@@ -34,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     before, rest = README.read_text().split(BEGIN)
     after = rest.split(END)[1]
     README.write_text(f"{before}{BEGIN}\n{table(kept)}\n{END}{after}")
+    picture.draw({name: [entry["results"] for entry in entries] for name, entries in by_recipe(kept).items()}, PICTURE)
 
 
 def _take_in(run: Path) -> None:
@@ -53,6 +56,12 @@ def _take_in(run: Path) -> None:
     write_json(HERE / "results" / f"{run.name}.json", kept)
 
 
+def by_recipe(kept: list[dict]) -> dict[str, list[dict]]:
+    """Recipe → what was kept of its runs, one a seed."""
+    names = sorted({entry["name"].split(SEED)[0] for entry in kept})
+    return {name: [entry for entry in kept if entry["name"].split(SEED)[0] == name] for name in names}
+
+
 def table(kept: list[dict]) -> str:
     """Score after the stage that learned it → after the last stage, drop against both baselines, minutes."""
     lines = [
@@ -60,8 +69,7 @@ def table(kept: list[dict]) -> str:
         "|---|---|---|---|---|---|---|---|",
         PUBLISHED,
     ]
-    for name in sorted({entry["name"].split(SEED)[0] for entry in kept}):
-        lines.append(_row(name, [entry for entry in kept if entry["name"].split(SEED)[0] == name]))
+    lines += [_row(name, entries) for name, entries in by_recipe(kept).items()]
     machines = {f"{e['env']['processor']}, {e['env']['cores']} cores, {e['env']['date'][:10]}" for e in kept}
     footer = f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."
     return "\n".join([*lines, "", footer])

@@ -1,4 +1,4 @@
-"""python -m benchmarks.record: rerun the record over seeds, with single-task baselines, and rewrite the README's table.
+"""python -m benchmarks.record: rerun the record over seeds, with single-task baselines; rewrite the README's table, picture.
 
 Resumable: what is finished is skipped, what was interrupted goes on.
 """

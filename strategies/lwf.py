@@ -14,7 +14,8 @@ class Lwf(Strategy):
     """The model before the stage is the teacher; each old task's raw predictions are held to its.
 
     Args:
-        weights: Stage name → weight of its distillation loss (default 1).
+        weights: Stage name → weight of its distillation loss (default 1), one value or, by the stage being learned, several:
+            {seg: {det: 8, cls: 3}} holds seg more strongly while det is learned than while cls is.
         temperature: Softens class distributions; one value, or stage name → value.
         features: Trunk part → weight of the distance of its map from the teacher's.
         relative: Feature distances in units of the teacher map's mean square; false: plain mean squared error.
@@ -25,7 +26,7 @@ class Lwf(Strategy):
     def __init__(
         self,
         *,
-        weights: dict[str, float] | None = None,
+        weights: dict[str, float | dict[str, float]] | None = None,
         temperature: float | dict[str, float] = 2.0,
         features: dict[str, float] | None = None,
         relative: bool = True,
@@ -47,7 +48,10 @@ class Lwf(Strategy):
                 "strategies.lwf needs one set of norm statistics: its teacher answers for all old tasks in one pass; "
                 "set norm.statistics to frozen or running, or leave out lwf"
             )
-        check_weights("lwf.weights", self.weights, recipe.stages)
+        by_stage = {old: weight for old, weight in self.weights.items() if isinstance(weight, dict)}
+        check_weights("lwf.weights", self.weights | dict.fromkeys(by_stage, 1.0), recipe.stages)
+        for old, weights in by_stage.items():
+            check_weights(f"lwf.weights.{old}", weights, recipe.stages)
         check_weights("lwf.features", self.features, recipe.trunk_parts())
         by_task = self.temperature if isinstance(self.temperature, dict) else {"": self.temperature}
         if by_task is self.temperature:
@@ -67,13 +71,12 @@ class Lwf(Strategy):
         maps, raw = self.teacher(step.images, step.maps)
         terms = {}
         for task in self.old:
-            rows = self._rows(step, task)
-            if not rows or self.weights.get(task, 1.0) == 0:
+            rows, weight = self._rows(step, task), self._weight(task, run.stage.name)
+            if not rows or weight == 0:
                 continue
             temperature = self.temperature.get(task, 2.0) if isinstance(self.temperature, dict) else self.temperature
             student, wanted = _take(step.raw[task], rows), _take(raw[task], rows)
-            distance = run.tasks[task].distill_loss(student, wanted, temperature)
-            terms[task] = self.weights.get(task, 1.0) * distance
+            terms[task] = weight * run.tasks[task].distill_loss(student, wanted, temperature)
         every = self._rows(step, None)
         for part, weight in self.features.items():
             if every and weight:
@@ -83,6 +86,10 @@ class Lwf(Strategy):
 
     def after_stage(self, run, stage):
         self.teacher, self.old = None, []  # the next stage makes its own: nothing to keep, or to save
+
+    def _weight(self, old: str, learning: str) -> float:
+        weight = self.weights.get(old, 1.0)
+        return weight.get(learning, 1.0) if isinstance(weight, dict) else weight
 
     def _rows(self, step, task: str | None) -> list[slice]:
         """Rows on which a task (None: the features) is distilled."""
