@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_runs import tiny_recipe
 
-from benchmarks import readme, speed
+from benchmarks import picture, readme, speed
 from benchmarks.loops import decode_by_loop
 from models import build
 from recipe_parser import make_recipe
@@ -47,6 +47,27 @@ def test_a_row_of_several_seeds_gives_mean_and_deviation():
     assert "(seeds 0, 1)" in ours and "0.5000 ± 0.0000 → 0.5000 ± 0.1414" in ours
     assert "(seed 7)" in theirs and "| 0.5000 → 0.4500 |" in theirs and "| +10.0 / +0.0 | – / -1.0 | 3 |" in theirs
     assert "2026-01-02" in table
+
+
+def test_the_picture_shows_mean_and_range_after_every_stage(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(picture.pyplot, "close", drawn.append)
+    runs = []
+    for shift in (0.0, 0.2):
+        rows = [{"seg": {"miou": 0.5 + shift, "miou_fg": 0.6}}]
+        rows.append({**rows[0], "det": {"ap50": 0.1 + shift}})
+        rows.append({**rows[1], "cls": {"top1": 0.7 + shift}})
+        single = {"seg": 0.4, "det": None, "cls": 0.9}
+        metrics = {"seg": "miou", "det": "ap50", "cls": "top1"}
+        runs.append({"tasks": [*single], "scores": rows, "baseline": {"single": single}, "metrics": metrics})
+    picture.draw({"ours": runs, "of other stages": [{"tasks": ["cls"]}]}, tmp_path / "record.png")
+    assert (tmp_path / "record.png").stat().st_size > 5000
+    panels = dict(zip(("miou", "miou_fg", "ap50", "top1"), drawn[0].axes, strict=True))
+    (line, _, (bars,)) = panels["ap50"].containers[0]
+    assert line.get_xydata().tolist() == [[1, pytest.approx(0.2)], [2, pytest.approx(0.2)]]
+    assert bars.get_segments()[0][:, 1].tolist() == pytest.approx([0.1, 0.3])
+    level = {name: [line.get_ydata()[0] for line in panel.lines if line.is_dashed()] for name, panel in panels.items()}
+    assert level == {"miou": [0.4], "miou_fg": [], "ap50": [], "top1": [0.9]}  # baselines, where known
 
 
 @pytest.mark.parametrize("missing", ["results.json", "env.json", "config.yaml"])

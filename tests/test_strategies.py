@@ -105,6 +105,7 @@ def finetuned(tmp_path_factory, tiny_data):
 NO_OPS = {
     "finetune": {"strategies": {"finetune": {}}},
     "lwf, weight 0": {"strategies": {"lwf": {"weights": {"seg": 0.0}, "features": {"neck": 0.0}}}},
+    "lwf, weight 0 in this stage": {"strategies": {"lwf": {"weights": {"seg": {"det": 0.0}}}}},
     "lwf on replayed images, none replayed": {"strategies": {"lwf": {"images": "replayed"}}},
     "ema that keeps nothing": {"strategies": {"ema": {"decay": 0.0}}},
     "replay of an empty memory": {"strategies": {"replay": {}}, "memory_per_task": 0},
@@ -201,8 +202,10 @@ def test_lwf_of_an_equal_student_is_0_with_gradient_0(tmp_path, tiny_data):
     assert all(float(p.grad.abs().max()) > 1e-7 for p in run.model.predictors["seg"].parameters())
 
 
-def test_lwf_weights_and_temperature_are_those_of_the_recipe(tmp_path, tiny_data):
-    run = lwf_run(tmp_path, tiny_data, weights={"seg": 3.0}, temperature={"seg": 4.0}, features={"neck": 0.5})
+@pytest.mark.parametrize("seg", [3.0, {"det": 8.0, "cls": 3.0}], ids=str)
+def test_lwf_weights_and_temperature_are_those_of_the_recipe(tmp_path, tiny_data, seg):
+    """The run is learning cls."""
+    run = lwf_run(tmp_path, tiny_data, weights={"seg": seg}, temperature={"seg": 4.0}, features={"neck": 0.5})
     nudge(run)
     step = first_step(run)
     terms = run.strategies["lwf"].losses(run, step)
@@ -308,6 +311,8 @@ def test_mixed_precision_with_a_shared_frozen_trunk(tmp_path, tiny_data):
     ("strategies", "words"),
     [
         ({"lwf": {"weights": {"sge": 1}}}, "'sge'; did you mean 'seg'"),
+        ({"lwf": {"weights": {"seg": {"dett": 1.0}}}}, "lwf.weights.seg has 'dett'; did you mean 'det'"),
+        ({"lwf": {"weights": {"seg": {"det": -1.0}}}}, "lwf.weights.seg.det is -1.0, expected 0 or more"),
         ({"lwf": {"weights": {"seg": -1.0}}}, "-1.0, expected 0 or more"),
         ({"lwf": {"temperature": 0.0}}, "expected more than 0"),
         ({"lwf": {"temperature": {"seg": 2.0, "dett": 1.0}}}, "did you mean 'det'"),
