@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from errors import UserError
+from files import written_whole
 from models import OneHead, build, build_model, norm_maker
 from recipe import Recipe
 from recipe_parser import make_recipe
@@ -33,15 +34,12 @@ def save(path: Path, content: dict) -> None:
 
     UserError where it cannot be written; the file before is kept then, too.
     """
-    beside = path.with_name(path.name + ".part")
     try:
-        with open(beside, "wb") as file:
+        with written_whole(path) as beside, open(beside, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
-        beside.unlink(missing_ok=True)
         raise UserError(f"{path}: cannot be written ({error}); make room, then go on with --resume") from error
 
 

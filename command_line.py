@@ -18,13 +18,14 @@ import loggers
 import progress
 import registry
 from errors import UserError, nearest
+from files import write_json, write_whole
 from models import build_model
 from pictures import draw_forgotten
 from plot_log import plot_runs
 from recipe import Recipe
 from recipe_parser import make_recipe, read_recipe, single_task
 from replay import Memory
-from results import LIMIT, verdict, write_json, write_whole
+from results import LIMIT, verdict
 from run import Run
 from runlog import CONFIG, LOG, RESULTS
 from seeding import seed_of

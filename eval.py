@@ -11,7 +11,8 @@ import registry
 from command_line import choose_device
 from errors import UserError, command
 from evaluation import choose_tasks, evaluate
-from results import LIMIT, drop_percent, drop_points, verdict, write_json
+from files import write_json
+from results import LIMIT, drop_percent, drop_points, verdict
 from rules import Rule, check_rules
 from runlog import RESULTS
 from splits import open_splits

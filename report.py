@@ -6,12 +6,12 @@ from pathlib import Path
 
 from command_line import choose_device
 from errors import UserError, command
+from files import write_whole
 from plot_log import run_names
 from reporting.compare import comparison_report
 from reporting.evidence import Images, open_images
 from reporting.reading import read_run, snapshots
 from reporting.single import run_report
-from results import write_whole
 from run import Run
 
 NAME = "report.html"

@@ -1,9 +1,6 @@
 """The score matrix and what follows from it: drops, transfer, forgetting (PROTOCOL: Score matrix and forgetting measures)."""
 
-import json
 import math
-import os
-from pathlib import Path
 
 Row = dict[str, float | None]
 FLOOR = 0.05  # a baseline below this says nothing about forgetting: no verdict
@@ -66,14 +63,3 @@ def _forgetting(matrix: list[list[float | None]], task: int) -> float | None:
     """Best score from when the task was learned to the stage before last, minus the last; None for the last task learned."""
     before = [row[task] for row in matrix[task:-1] if row[task] is not None]
     return max(before) - matrix[-1][task] if before and matrix[-1][task] is not None else None
-
-
-def write_json(path: Path, content: dict) -> None:
-    write_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader never sees half a file."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)

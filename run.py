@@ -8,11 +8,12 @@ from tqdm import tqdm
 
 import registry
 from data.loader import Split
+from files import write_json
 from loggers import Logger
 from models import OneHead
 from recipe import Recipe, Stage
 from replay import Memory
-from results import summarise, write_json
+from results import summarise
 from runlog import LOG, RESULTS, append_log
 from strategies import Strategy
 from tasks import Task

@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks import picture
 from errors import UserError, command
-from results import write_json
+from files import write_json
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"

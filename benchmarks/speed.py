@@ -24,11 +24,11 @@ from benchmarks.loops import decode_by_loop
 from data.loader import steps_per_epoch
 from errors import command
 from evaluation import evaluate, evaluating
+from files import write_json
 from models import build
 from optimisation import make_optimizer, make_scheduler
 from recipe import Recipe
 from recipe_parser import make_recipe, read_recipe
-from results import write_json
 from run import Run
 from runlog import RESULTS
 from tasks import Task

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,11 +12,11 @@ from typing import ClassVar
 from PIL import Image
 
 from errors import UserError
+from files import write_json, write_whole, written_whole
 from palette import voc_palette
 from prediction import Answer, Result
 from prediction.inputs import is_within
 from prediction.video import VideoWriter
-from results import write_json, write_whole
 from tasks import Task
 
 OVERLAYS = "visualized"
@@ -194,14 +193,10 @@ def _require_folder(folder: Path, flag: str) -> None:
 
 
 def save_image(image: Image.Image, path: Path, **options) -> None:
-    """Write beside, then rename: a reader never sees half a picture."""
+    """The format is that of the path's extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    try:
+    with written_whole(path) as beside:
         image.save(beside, format=Image.registered_extensions()[path.suffix], **options)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager
