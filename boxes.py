@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
+from torchvision.ops import nms
 
 
 def cell_centres(height: int, width: int, stride: int, device=None) -> Tensor:
@@ -73,14 +73,19 @@ def select_boxes(
     boxes (B, A, 4) xyxy, scores (B, A, K) in [0, 1]. Returns per image {"boxes" (n, 4), "scores" (n,), "labels" (n,)},
     best first.
     """
-    classes = scores.shape[-1]
-    flat = scores.flatten(1)
-    top, where = flat.topk(min(candidates, flat.shape[1]), dim=1)
+    classes, apart = scores.shape[-1], boxes.max().double() + 1
     results = []
-    for image in range(len(boxes)):
-        kept = top[image] > floor
-        score, place = top[image][kept], where[image][kept]
-        box, label = boxes[image, place // classes], place % classes
-        best = batched_nms(box, score, label, iou)[:keep]
-        results.append({"boxes": box[best], "scores": score[best], "labels": label[best]})
+    for box, score in zip(boxes, scores.flatten(1), strict=True):
+        most, shown, best = min(candidates, len(score)), 0, ()
+        while len(best) < keep and shown < most:  # what NMS keeps first of the best few, it keeps first of all
+            shown = min(max(2 * keep, 4 * shown), most)
+            top, place = score.topk(shown)
+            top = top[top > floor]
+            place = place[: len(top)]
+            where, label = box[place // classes], place % classes
+            # every class at a place of its own, where it overlaps with no other; float32 would be too coarse there
+            best = nms(where.double() + label[:, None] * apart, top.double(), iou)[:keep]
+            if len(top) < shown:
+                break
+        results.append({"boxes": where[best], "scores": top[best], "labels": label[best]})
     return results

@@ -3,6 +3,7 @@
 import importlib
 
 from efficientnet_lite_pytorch import EfficientNet
+from torch import nn
 
 from backbones._efficientnet import EfficientNetTaps, load_into, read_state_dict
 from errors import UserError, nearest
@@ -35,6 +36,9 @@ class EfficientNetLite(EfficientNetTaps):
             raise UserError(f"unknown EfficientNet-Lite variant '{variant}'{nearest(variant, '012')}")
         net = EfficientNet.from_name(f"efficientnet-lite{variant}")
         del net._fc
+        for layer in net.modules():
+            if isinstance(layer, nn.ReLU6):
+                layer.inplace = True  # bit-equal; saves a copy of every map, some 5 % of a step
         if pretrained or weights:
             source = weights or _packaged_weights(variant)
             load_into(net, read_state_dict(source), source)

@@ -109,8 +109,11 @@ def steps_per_epoch(images: int, batch_size: int) -> int:
 
 
 def ahead(batches: Iterator[T]) -> Iterator[T]:
-    """The same batches, the next one prepared in a thread while this one is used."""
-    with ThreadPoolExecutor(1) as worker:
+    """The same batches, the next one prepared in a thread while this one is used.
+
+    That thread has no helpers: those of both threads together would be more than the cores, and wait for each other.
+    """
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as worker:
         upcoming = worker.submit(lambda: list(islice(batches, 1)))
         while ready := upcoming.result():
             upcoming = worker.submit(lambda: list(islice(batches, 1)))

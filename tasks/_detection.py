@@ -3,7 +3,6 @@
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
-from torchvision.ops import clip_boxes_to_image
 
 from boxes import select_boxes
 from metrics.detection import CocoMetric
@@ -53,13 +52,11 @@ class Detection(Task):
 
         Clipped before NMS: what lies outside the image overlaps with nothing.
         """
-        height, width = raw.shape[-2] * stride, raw.shape[-1] * stride
-        boxes = clip_boxes_to_image(boxes, (height, width))
-        kept = select_boxes(boxes, scores, self.score_floor, self.nms_iou, self.max_boxes)
-        for found, (original_height, original_width) in zip(kept, sizes, strict=True):
-            factor = torch.tensor([original_width / width, original_height / height] * 2, device=raw.device)
-            found["boxes"] = clip_boxes_to_image(found["boxes"] * factor, (original_height, original_width))
-        return kept
+        frame = torch.tensor([raw.shape[-1] * stride, raw.shape[-2] * stride] * 2)
+        original = torch.tensor([[width, height] * 2 for height, width in sizes])
+        boxes = boxes * (original / frame).to(raw.device)[:, None]
+        boxes = boxes.clamp(min=0).minimum(original.to(raw.device)[:, None])
+        return select_boxes(boxes, scores, self.score_floor, self.nms_iou, self.max_boxes)
 
     def draw(self, image, prediction) -> Image.Image:
         drawn = image.copy()

@@ -79,11 +79,12 @@ class Grid(Detection):
 
     def decode(self, raw, stride, sizes):
         height, width = raw.shape[-2:]
-        prediction = raw.float().flatten(2).transpose(1, 2)
+        raw = raw.float()
+        prediction = raw.flatten(2).transpose(1, 2)
         corner = cell_centres(height, width, stride, raw.device) - stride / 2
         centre = corner + prediction[..., :2].sigmoid() * stride
         size = torch.tensor([width * stride, height * stride], device=raw.device)
         half = prediction[..., 2:4].sigmoid().square() * size / 2
         boxes = torch.cat([centre - half, centre + half], dim=-1)
-        scores = prediction[..., 4:5].sigmoid() * prediction[..., 5:].softmax(-1)
+        scores = (raw[:, 4:5].sigmoid() * raw[:, 5:].softmax(1)).flatten(2).transpose(1, 2)
         return self.detections(boxes, scores, raw, stride, sizes)

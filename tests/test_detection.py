@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from samples import CLASSES, boxes_target
+from torchvision.ops import batched_nms
 
 import registry
 from boxes import assign_centre_sampling, cell_centres, ltrb_to_xyxy, pad_boxes, select_boxes
@@ -245,6 +246,23 @@ def test_an_object_inside_a_crowd_still_trains(task):
     assert raw.grad[0, :4].any()
     assert raw.grad[0, 5 + 2].min() < 0
     assert (raw.grad[0, 5 + 1] >= 0).all()
+
+
+@pytest.mark.parametrize("keep", [3, 100, 1000])
+@pytest.mark.parametrize("power", [1, 8], ids=["many above the floor", "few"])
+def test_the_best_few_suffice_for_nms(keep, power):
+    """select_boxes looks at the best boxes first; all at once gives the same."""
+    torch.manual_seed(0)
+    corner = torch.rand(3, 300, 2) * 50
+    boxes, scores = torch.cat([corner, corner + 60 * torch.rand(3, 300, 2)], -1), torch.rand(3, 300, 5) ** power
+    scores[1] = 0
+    chosen = select_boxes(boxes, scores, 0.05, 0.4, keep, candidates=1000)
+    for found, box, score in zip(chosen, boxes, scores, strict=True):
+        top, place = score.flatten().topk(1000)
+        place = place[top > 0.05]
+        order = batched_nms(box[place // 5].double(), top[top > 0.05].double(), place % 5, 0.4)[:keep]
+        assert torch.equal(found["scores"], top[order])
+        assert torch.equal(found["boxes"], box[place[order] // 5]) and torch.equal(found["labels"], place[order] % 5)
 
 
 def test_overlapping_boxes_of_one_class_are_one_detection_those_of_two_classes_are_two():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from samples import CLASSES, as_prediction, boxes_target, mask_target, some_targets
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 import registry
 from data import VOID
 from metrics.classification import AccuracyMetric
 from metrics.detection import CocoMetric
-from metrics.segmentation import IouMetric
+from metrics.segmentation import IouMetric, confusion
 from models import build
 from tasks import Task
 
@@ -64,6 +65,15 @@ def test_iou_is_of_all_pixels_of_the_split_not_a_mean_over_images():
     metric.update([mask_target([[1] * 8])], [mask_target([[1] * 8])])
     metric.update([mask_target([[0, 0]])], [mask_target([[1, 1]])])
     assert metric.compute()["iou/cat"] == pytest.approx(8 / 10)
+
+
+def test_confusion_is_torchmetrics():
+    torch.manual_seed(0)
+    truth, answer = torch.randint(0, 4, (2, 40, 30), dtype=torch.uint8)
+    truth[torch.rand(40, 30) < 0.2] = VOID
+    reference = MulticlassConfusionMatrix(4, ignore_index=VOID)
+    reference.update(answer.long(), truth.long())
+    assert torch.equal(confusion(truth, answer, 4), reference.compute())
 
 
 def test_iou_of_an_image_without_foreground_or_without_anything():
