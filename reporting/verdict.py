@@ -105,14 +105,19 @@ def headline(record: RunRecord, rows: list[Drop]) -> list[str]:
         lost = f"None of the {len(judged)} {whole}" if len(judged) > 1 else f"{judged[0].task} has not"
         sentences.append(f"{lost} lost more than {LIMIT:g} % of its {against} (drops: {named}).")
     if low := [row.task for row in rows if row.kind == kind and row.word.startswith("no verdict")]:
-        sentences.append(f"No verdict on {' and '.join(low)}: the baseline is below {FLOOR}.")
+        sentences.append(f"No verdict on {_listed(low)}: the baseline is below {FLOOR}.")
     if open_ := [row.task for row in judged if row.interval and not row.decided]:
-        sentences.append(f"The val images are too few to decide it for {' and '.join(open_)}: see the intervals.")
+        sentences.append(f"The val images are too few to decide it for {_listed(open_)}: see the intervals.")
     if kind == "stage":
         sentences.append(
             "Single-task baselines were not measured (train.py --baselines), so the rules' drop is not known."
         )
     return sentences
+
+
+def _listed(names: list[str]) -> str:
+    """a; a and b; a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def transfer(record: RunRecord) -> dict[str, float | None]:
