@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import registry
 from backbones import Backbone
 from errors import UserError, nearest
-from necks import GROUPS, Neck, conv_norm_relu
+from necks import GROUPS, Neck, Residual, conv_norm_relu
 
 
 class OneHead(nn.Module):
@@ -129,13 +129,6 @@ class OneHead(nn.Module):
     def _set_buffers(self, values: dict[str, Tensor]) -> None:
         for name, buffer in self.trunk.named_buffers():
             buffer.copy_(values[name])
-
-
-class Residual(nn.Sequential):
-    """Input + layers(input)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
 
 
 def build_model(recipe) -> OneHead:

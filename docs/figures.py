@@ -19,11 +19,12 @@ from data.transforms import Augment
 from DL_data.generate import generate
 from errors import command
 from evaluation import evaluate
+from figures import COLOURS
 from recipe_parser import make_recipe, read_recipe
 from results import drop_percent
 
 HERE = Path(__file__).parent
-BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
+BLUE, ORANGE, GREEN = COLOURS[:3]
 TASKS = ("seg", "det", "cls")
 MADE_UP = ((0.50, None, None), (0.48, 0.20, None), (0.47, 0.21, 0.80))  # R[after stage, task]: round figures, no run's
 ALONE = (0.50, 0.25, 0.90)

@@ -20,6 +20,13 @@ class Neck(nn.Module):
         raise NotImplementedError
 
 
+class Residual(nn.Sequential):
+    """Input + layers(input)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, make_norm) -> nn.Sequential:
     """The unit that necks, shared head and predictors are made of."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from errors import UserError
-from necks import Neck
+from necks import Neck, Residual
 
 
 class Fpn(Neck):
@@ -35,7 +35,6 @@ class Fpn(Neck):
             raise UserError(f"neck.stride is {stride}, expected 8 or 16")
         self.stride = stride
         self.out_channels = channels
-        self.residual = residual
         self.lateral = nn.ModuleDict(
             {
                 str(level): nn.Sequential(
@@ -45,9 +44,8 @@ class Fpn(Neck):
                 if stride <= level <= 32
             }
         )
-        self.output = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), make_norm(channels), nn.ReLU()
-        )
+        output = Residual if residual else nn.Sequential
+        self.output = output(nn.Conv2d(channels, channels, 3, padding=1, bias=False), make_norm(channels), nn.ReLU())
 
     def forward(self, maps: dict[int, Tensor]) -> Tensor:
         merged = None
@@ -56,5 +54,4 @@ class Fpn(Neck):
             if merged is not None:
                 lateral = lateral + interpolate(merged, size=lateral.shape[-2:], mode="nearest")
             merged = lateral
-        output = self.output(merged)  # (B, channels, H/stride, W/stride)
-        return merged + output if self.residual else output
+        return self.output(merged)  # (B, channels, H/stride, W/stride)
