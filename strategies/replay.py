@@ -61,7 +61,7 @@ class Replay(Strategy):
                 batch.origin == "replay" and weight
             ):  # a zero gradient would still let weight decay move the old predictor
                 raw = step.raw_of(batch.task, number)
-                for name, value in run.tasks[batch.task].losses(raw, batch.targets, run.model.stride).items():
+                for name, value in run.tasks[batch.task].replay_losses(raw, batch.targets, run.model.stride).items():
                     terms[f"{batch.task}.{name}"] = weight * value
         return terms
 

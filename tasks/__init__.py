@@ -32,6 +32,11 @@ class Task(ABC):
     def losses(self, raw: Tensor, targets: list[dict[str, Tensor]], stride: int) -> dict[str, Tensor]:
         """Named weighted terms. Targets as in data.Sample, moved into the frame of the network's input."""
 
+    def replay_losses(self, raw: Tensor, targets: list[dict[str, Tensor]], stride: int) -> dict[str, Tensor]:
+        """`losses` of images from the memory, while another task is learned; fewer terms where a few images would be learned
+        by heart."""
+        return self.losses(raw, targets, stride)
+
     @abstractmethod
     def distill_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         """Distance of raw predictions from a teacher's; 0 with gradient 0 where they are equal."""

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from boxes import select_boxes
 from metrics.detection import CocoMetric
-from necks import conv_norm_relu
 from tasks import Task
+from tasks._anchor_free import box_predictor
 from tasks._drawing import colour_of, write_label
 
 
@@ -31,11 +31,9 @@ class Detection(Task):
         self.outputs = 4 + 1 + len(self.classes)
 
     def build_predictor(self, channels, stride, make_norm) -> nn.Module:
-        last = nn.Conv2d(self.hidden, self.outputs, 1)
-        nn.init.normal_(last.weight, std=0.01)
-        nn.init.zeros_(last.bias)
-        self.initialise(last.bias.data)
-        return nn.Sequential(conv_norm_relu(channels, self.hidden, 1, make_norm), last)
+        predictor = box_predictor(channels, self.hidden, self.outputs, make_norm)
+        self.initialise(predictor[-1].bias.data)
+        return predictor
 
     def initialise(self, bias: Tensor) -> None:
         """Set the last layer's bias (4 + 1 + classes) to a sensible start, in place."""

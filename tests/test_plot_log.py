@@ -1,6 +1,5 @@
-"""plot_log: the figures' data against the logs they were drawn from, what is missing, several runs, bad input."""
+"""plot_log: the figures' data against the logs they were drawn from, files, several runs, the command."""
 
-import json
 import math
 import subprocess
 import sys
@@ -8,84 +7,18 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from plot_runs import REPOSITORY, STAGES, legend, line, overlay, panel, points, whole_results, write_run
 
 import plot_log
 from errors import UserError
 from figures import COLOURS, DASHES, Overlay, curve_figure, forgetting_figure, matrix_figure
 from history import History
 from plot_log import plot_runs
-from runlog import append_log, read_log
-
-REPOSITORY = Path(__file__).parents[1]
-METRICS = {"river": "depth", "trees": "height", "birds": "count"}  # no name the code could know
-TERMS = {"river": ["flow"], "trees": ["trunk", "crown"], "birds": ["song"]}
-SCORES = [[0.5, None, None], [0.49, 0.4, None], [0.45, 0.41, 0.8]]
-SINGLE = {"river": 0.5, "trees": 0.5, "birds": None}
-STAGES = [(0, "river", 4), (1, "trees", 6), (2, "birds", 2)]
-
-
-def write_run(run: Path, scores=SCORES, stages=STAGES, results: dict | None = None) -> Path:
-    """A run as train.py logs it: losses are global epoch / 10 per term, scores at the end of each stage."""
-    run.mkdir(parents=True)
-    append_log(run / "log.jsonl", {"kind": "start", "version": 1})
-    before, tasks = 0, [name for _, name, _ in stages]
-    for index, name, epochs in stages:
-        for epoch in range(1, epochs + 1):
-            place = {"stage": name, "stage_index": index, "global_epoch": before + epoch}
-            value = (before + epoch) / 10
-            losses = {"total": 5 * value} | {f"{name}.{term}": value for term in TERMS[name]}
-            for old in tasks[:index]:
-                losses |= {f"lwf.{old}": 10.0**-epoch} | {f"replay.{old}.{term}": value for term in TERMS[old]}
-            if index:
-                losses["lwf.shared"] = None if epoch == 1 else value
-            record = {"epoch": epoch, "epochs": epochs, "losses": losses, "lr": {"head": 1e-4}, "seconds": 1.5}
-            append_log(run / "log.jsonl", {"kind": "epoch", **place, **record})
-        before += epochs
-        for task, value in zip(tasks[: index + 1], scores[index], strict=False):
-            place = {"stage": name, "stage_index": index, "epoch": epochs, "global_epoch": before}
-            what = {"task": task, "metric": METRICS[task], "scores": {METRICS[task]: value, "other": None}}
-            append_log(run / "log.jsonl", {"kind": "evaluation", **place, **what})
-    if results is not None:
-        (run / "results.json").write_text(json.dumps(results))
-    return run
-
-
-def whole_results() -> dict:
-    stage = {task: SCORES[i][i] for i, task in enumerate(METRICS)}
-    return {
-        "tasks": list(METRICS),
-        "metrics": METRICS,
-        "matrix": SCORES,
-        "baseline": {"single": SINGLE, "stage": stage},
-    }
 
 
 @pytest.fixture
 def run(tmp_path) -> Path:
     return write_run(tmp_path / "run", results=whole_results())
-
-
-def overlay(*runs: Path) -> Overlay:
-    return Overlay({run.name: History.read(run) for run in runs})
-
-
-def panel(figure, label: str):
-    (axes,) = (axes for axes in figure.axes if axes.get_ylabel() == label)
-    return axes
-
-
-def line(axes, label: str):
-    (found,) = (line for line in axes.get_lines() if line.get_label() == label)
-    return found
-
-
-def points(axes, label: str) -> list[tuple[float, float]]:
-    """Finite points of a line."""
-    return [tuple(p) for p in line(axes, label).get_xydata().tolist() if not math.isnan(p[1])]
-
-
-def legend(axes) -> list[str]:
-    return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 # one run
@@ -227,132 +160,6 @@ def test_more_runs_than_line_styles_are_refused(run):
     histories = {str(i): History.read(run) for i in range(len(DASHES) + 1)}
     with pytest.raises(UserError, match="8 runs in one figure"):
         Overlay(histories)
-
-
-# runs that did not finish
-
-
-def test_interrupted_after_stage_1(tmp_path):
-    run = write_run(tmp_path / "run", stages=STAGES[:1])
-    half = {"kind": "epoch", "stage": "trees", "stage_index": 1, "epoch": 1, "epochs": 6, "global_epoch": 5}
-    append_log(run / "log.jsonl", {**half, "losses": {"total": 1.0, "trees.trunk": 0.5, "lwf.river": 0.1}})
-    names = [path.name for path in plot_runs([run], tmp_path / "out") if path.suffix == ".svg"]
-    assert names == ["stage1_river.svg", "stage2_trees.svg", "curves.svg", "matrix.svg", "forgetting.svg"]
-    losses = panel(curve_figure(overlay(run), (1, "trees")), "loss")
-    assert legend(losses) == ["total", "trees.trunk"]  # known as the stage's own before it was ever evaluated
-    cells = [text.get_text() for text in matrix_figure(overlay(run)).axes[0].texts]
-    assert cells == ["0.500", "0.500"]  # after the stage, and its own baseline
-
-
-def test_partial_results_are_completed_from_the_log(tmp_path):
-    partial = {"tasks": list(METRICS), "matrix": [[0.5, None, None]], "baseline": {"single": None, "stage": {}}}
-    history = History.read(write_run(tmp_path / "run", stages=STAGES[:2], results=partial))
-    assert history.matrix[0][0] == 0.5 and history.matrix[1][:2] == [0.49, 0.4]
-    assert list(map(math.isnan, history.matrix[0] + history.matrix[1])) == [False, True, True, False, False, True]
-    assert history.baseline == {"stage": {"river": 0.5, "trees": 0.4}}
-
-
-def test_scores_within_an_unfinished_stage_are_not_in_the_matrix(tmp_path):
-    run = write_run(tmp_path / "run", stages=STAGES[:2])
-    lines = (run / "log.jsonl").read_text().splitlines(keepends=True)
-    (run / "log.jsonl").write_text("".join(lines).replace('"epochs": 6', '"epochs": 60'))
-    history = History.read(run)
-    assert len(history.matrix) == 1
-    assert [term.points for term in history.scores(None)] == [[(4, 0.5), (10, 0.49)], [(10, 0.4)]]
-
-
-def test_torn_results_count_as_missing(run, capsys):
-    whole = (run / "results.json").read_text()
-    (run / "results.json").write_text(whole[: len(whole) // 2])
-    assert History.read(run).matrix[2] == SCORES[2]
-    assert "results.json: not a JSON object" in capsys.readouterr().err
-
-
-def test_no_epoch_finished_with_a_score(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    place = {"stage": "river", "stage_index": 0, "epoch": 1, "epochs": 4, "global_epoch": 1}
-    append_log(run / "log.jsonl", {"kind": "epoch", **place, "losses": {"total": 1.0, "river.flow": None}})
-    assert [path.name for path in plot_runs([run], run / "f")][::2] == ["stage1_river.png", "curves.png"]
-
-
-def test_records_repeated_by_a_resume_count_once(run):
-    record = next(r for r in read_log(run) if r["kind"] == "epoch" and r["stage"] == "trees")
-    append_log(run / "log.jsonl", record | {"losses": {"total": 99.0}})
-    history = History.read(run)
-    assert len(history.epochs) == 12
-    assert history.epochs[4]["losses"] == {"total": 99.0}
-
-
-def test_a_score_of_null_when_learned_gives_no_stage_baseline(tmp_path):
-    run = write_run(tmp_path / "run", scores=[[None, None, None], [0.4, 0.4, None], [0.3, None, 0.5]])
-    assert History.read(run).baseline == {"stage": {"trees": 0.4, "birds": 0.5}}
-    labels = legend(forgetting_figure(overlay(run)).axes[0])
-    assert labels == ["trees", "birds +0.0 %, count 0.500", "limit 5 %"]
-
-
-# bad input
-
-
-def break_line(run: Path, number: int, text: str) -> None:
-    lines = (run / "log.jsonl").read_text().splitlines()
-    lines[number - 1] = text
-    (run / "log.jsonl").write_text("\n".join(lines) + "\n")
-
-
-@pytest.mark.parametrize("text", ["", '{"kind": "epo', "[1]", "\ufffd"])
-def test_malformed_line_in_the_middle(run, capsys, text):
-    break_line(run, 3, text)
-    assert plot_log.main([str(run)]) == 2
-    assert f"{run / 'log.jsonl'}:3: not a JSON object" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "finding"),
-    [
-        ('"stage_index": 0', '"stage_index": null', "'stage_index' is None; expected: int"),
-        ('"losses": {', '"lossen": {', "'losses' is missing; expected: dict"),
-        ('"river.flow": 0.1', '"river.flow": "low"', "'river.flow' is 'low'; expected a number or null"),
-    ],
-)
-def test_record_without_its_fields(run, capsys, old, new, finding):
-    line = (run / "log.jsonl").read_text().splitlines()[1]
-    break_line(run, 2, line.replace(old, new))
-    assert plot_log.main([str(run)]) == 2
-    assert f"{run / 'log.jsonl'}:2: {finding}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("results", "finding"),
-    [
-        ({"matrix": 5}, "'matrix' is 5; expected a list"),
-        ({"matrix": [[0.5, "high"]]}, "[0.5, 'high'] among the scores"),
-        ({"matrix": [3]}, "3 among the scores"),
-        ({"baseline": {"single": [0.5]}}, "[0.5] among the scores"),
-    ],
-)
-def test_wrong_results(run, capsys, results, finding):
-    (run / "results.json").write_text(json.dumps(results))
-    assert plot_log.main([str(run)]) == 2
-    assert f"results.json: {finding}" in capsys.readouterr().err
-
-
-def test_missing_run_names_the_nearest(run, capsys):
-    assert plot_log.main([str(run.parent / "rum")]) == 2
-    error = capsys.readouterr().err
-    assert "rum/log.jsonl: no such log" in error and "did you mean 'run'?" in error
-
-
-def test_log_without_an_epoch(tmp_path, capsys):
-    (tmp_path / "log.jsonl").write_text("")
-    assert plot_log.main([str(tmp_path)]) == 2
-    assert "no epoch and no evaluation" in capsys.readouterr().err
-
-
-def test_folder_that_cannot_be_written(run, capsys):
-    (run / "file").write_text("")
-    assert plot_log.main([str(run), "--out", str(run / "file")]) == 2
-    assert "cannot write figures" in capsys.readouterr().err
 
 
 # the command

@@ -96,6 +96,13 @@ def last_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights(folder / "final.pt")
 
 
+def same(one, other) -> bool:
+    """Equal through nested dicts, tensors bit for bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
 def different(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
     """Names that only one has, or whose values are not bit-equal."""
     return {
