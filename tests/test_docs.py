@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from test_readme import exit_code
 from tiny_runs import tiny_recipe, write_recipe
 
-from docs import figures
+from docs import figures, forgotten
 from recipe_parser import make_recipe, read_recipe
 
 REPOSITORY = Path(__file__).parents[1]
@@ -178,6 +179,15 @@ def test_the_figures_are_drawn_and_small(tmp_path):
     for name in ("drops.png", "norms.png"):
         assert (tmp_path / name).stat().st_size > 5000
         assert (REPOSITORY / "docs" / name).stat().st_size < 60_000
+
+
+def test_the_first_picture_is_drawn_from_two_runs(tmp_path, finished, capsys):
+    picture = tmp_path / "forgotten.png"
+    assert forgotten.main([str(finished), str(finished), "--out", str(picture)]) == 0
+    with Image.open(picture) as drawn:
+        assert drawn.width > 4 * 260 and drawn.height > 4 * 200
+    assert forgotten.main([str(finished), str(tmp_path / "none"), "--out", str(picture)]) == 2
+    assert "expected the folder of a finished run" in capsys.readouterr().err
 
 
 def test_statistics_move_without_weights(tiny_data, monkeypatch):
