@@ -78,7 +78,7 @@ def select_boxes(
     """
     classes, apart = scores.shape[-1], boxes.max().double() + 1
     scores = scores.flatten(1)
-    most, shown = min(candidates, scores.shape[1]), 2 * keep
+    most, shown = min(candidates, scores.shape[1]), keep + keep // 4
     results = [{}] * len(scores)
     unsettled = list(range(len(scores)))
     while unsettled:
