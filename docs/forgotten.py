@@ -1,7 +1,8 @@
-"""python -m docs.forgotten FINETUNED OURS: draws the README's first picture from two runs on the generated set.
+r"""python -m docs.forgotten FINETUNED OURS: draws the README's first picture from two runs on the generated set.
 
-The runs: python train.py --config configs/generated.yaml --run_dir OURS, and python train.py --config configs/finetune.yaml
---data_root DL_data/generated --image_size 160 --stages.seg.epochs 12 --stages.det.epochs 14 --stages.cls.epochs 8 --run_dir FINETUNED
+The runs: python train.py --config configs/generated.yaml --run_dir OURS, and
+python train.py --config configs/finetune.yaml --run_dir FINETUNED --data_root DL_data/generated --image_size 160 \
+    --stages.seg.epochs 12 --stages.det.epochs 14 --stages.cls.epochs 8
 """
 
 import argparse
