@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 PICTURE = HERE.parent / "docs/record.png"
 SEED = "-seed"  # what a run of one seed among several has behind its recipe's name
-BEGIN, END = "<!-- results: python -m benchmarks.readme -->", "<!-- end of results -->"
+SPEED = HERE / "speed.json"
 
 
 @command
@@ -30,10 +30,17 @@ def main(argv: list[str] | None = None) -> None:
     kept = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("*.json"))]
     if not kept:
         raise UserError(f"{HERE / 'results'}: no results yet; name finished runs")
-    before, rest = README.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{BEGIN}\n{table(kept)}\n{END}{after}")
+    _put("results", table(kept))
+    if SPEED.is_file():
+        _put("speed", speed_table(json.loads(SPEED.read_text())))
     picture.draw({name: [entry["results"] for entry in entries] for name, entries in by_recipe(kept).items()}, PICTURE)
+
+
+def _put(name: str, text: str) -> None:
+    """Between the README's two marks of that name."""
+    begin, end = f"<!-- {name}: python -m benchmarks.readme -->", f"<!-- end of {name} -->"
+    before, rest = README.read_text().split(begin)
+    README.write_text(f"{before}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
 def _take_in(run: Path) -> None:
@@ -70,6 +77,18 @@ def table(kept: list[dict]) -> str:
     machines = {f"{e['env']['processor']}, {e['env']['cores']} cores, {e['env']['date'][:10]}" for e in kept}
     footer = f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."
     return "\n".join([*lines, "", footer])
+
+
+def speed_table(measured: dict) -> str:
+    """What benchmarks.speed found, a line a measure."""
+    lines = ["| measure | value | goal | |", "|---|---|---|---|"]
+    for found in measured["measures"]:
+        verdict = "met" if found["met"] else "**missed**"
+        lines.append(f"| {found['name']} | {found['value']:.3g} | {found['goal']} | {verdict}; {found['detail']} |")
+    env = measured["env"]
+    return "\n".join(
+        [*lines, "", f"{env['processor']}, {env['cores']} cores, {env['date'][:10]}, {measured['recipe']}.yaml."]
+    )
 
 
 def _published() -> str:
