@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
 import distill
-from boxes import region_boxes
 from data import VOID
 from errors import UserError
 from metrics.segmentation import IouMetric
 from tasks import Task
 from tasks._anchor_free import box_losses, box_predictor, initialise_bias
 from tasks._drawing import colour_of, write_label
+from tasks._regions import region_boxes
 
 HIDDEN = 128  # channels of the second branch
 LEAST_REGION = 48  # pixels of the network's input; smaller regions are ignored

@@ -7,11 +7,11 @@ import torch
 from samples import CLASSES, some_targets
 from torch import nn
 
-from boxes import region_boxes
 from data import VOID
 from errors import UserError
 from models import build
 from tasks import Task
+from tasks._regions import region_boxes
 
 STRIDE = 8
 
