@@ -19,7 +19,7 @@ import progress
 import registry
 from errors import UserError, nearest
 from files import write_json, write_whole
-from models import build_model
+from models import build, build_model
 from pictures import draw_forgotten
 from plot_log import plot_runs
 from recipe import Recipe
@@ -31,6 +31,7 @@ from runlog import CONFIG, LOG, RESULTS
 from seeding import seed_of
 from splits import open_train_and_val
 from strategies import Strategy
+from tasks import Task
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -93,6 +94,8 @@ def start(options: argparse.Namespace) -> tuple[Run, dict | None]:
     device = choose_device(options.device)
     logger_class = loggers.find(options.logger)
     splits, val = open_train_and_val(recipe)
+    for stage in recipe.running():  # the last stage's options, too, are refused now and not hours later
+        build(Task, stage.task, splits[stage.name].dataset.classes)
     torch.manual_seed(seed_of(f"{recipe.seed}/trunk"))
     model = build_model(recipe).to(device)
     strategies = {name: registry.load(Strategy, name)[0](**options_) for name, options_ in recipe.strategies.items()}

@@ -121,6 +121,8 @@ def test_a_data_set_of_another_kind_is_named(data, refused):
         ({"strategies": {"lwf": {"weights": {"sgg": 1.0}}}}, [], "did you mean 'seg'?"),
         ({"stages": {"seg": {"rates": {"nck": 0.5}}}}, [], "did you mean 'neck'?"),
         ({"backbone": {"name": "efficientnet_b9"}}, [], "unknown EfficientNet variant 'b9'"),
+        ({}, ["--stages.seg.task.region_boxes=-1"], "region_boxes is -1.0, expected 0 or more"),
+        ({}, ["--stages.cls.task.pooling=average"], "unknown classification.pooling 'average'"),
         ({}, ["--device", "gpu"], "unknown device 'gpu'"),
         ({}, ["--backbone_weights", "none.pt"], "none.pt: no such weights file"),
     ],
