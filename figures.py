@@ -110,7 +110,8 @@ def curve_figure(overlay: Overlay, stage: tuple[int, str] | None = None) -> Figu
         overlay.draw(axes, panel)
         axes.set_ylabel(label)
         if label == SCORE:
-            axes.set_ylim(bottom=0)
+            best = axes.dataLim.y1
+            axes.set_ylim(0, 1.06 * best if 0 < best < math.inf else None)  # room for the marker on top
         else:
             _scale_losses(axes)
     epochs = [x for panel in panels.values() for _, term in panel for x, _ in term.points if math.isfinite(x)]
