@@ -12,7 +12,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data.loader import Split
 from errors import UserError, command
 from pictures import draw_forgotten
 from recipe_parser import make_recipe, read_recipe
@@ -48,8 +47,7 @@ def _sheet(run: Path, out: Path) -> Image.Image:
     if not (run / "final.pt").is_file():
         raise UserError(f"{run / 'final.pt'}: missing; expected the folder of a finished run")
     recipe = make_recipe(read_recipe(run / "config.yaml"))[0]
-    val: dict[str, Split] = open_splits(recipe, recipe.running(), "val")
-    draw_forgotten(run, val, out, images=2)
+    draw_forgotten(run, open_splits(recipe, recipe.running(), "val"), out, images=2)
     return Image.open(out / f"predictions_{recipe.running()[0].name}.png").copy()
 
 

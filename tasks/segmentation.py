@@ -81,7 +81,7 @@ class Segmentation(Task):
         return terms
 
     def replay_losses(self, raw, targets, stride) -> dict[str, Tensor]:
-        raw = raw[:, : len(self.classes)]
+        raw = self._mask_logits(raw)
         mask = torch.stack([_subsampled(t["mask"], self.loss_stride) for t in targets]).to(raw.device).long()
         logits = interpolate(raw.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
         weights = self.class_weights.to(raw.device)
@@ -90,7 +90,7 @@ class Segmentation(Task):
         return {"cross_entropy": cross_entropy(logits, mask, weights, **options) / total}
 
     def distill_loss(self, student, teacher, temperature) -> Tensor:
-        student, teacher = student[:, : len(self.classes)], teacher[:, : len(self.classes)]
+        student, teacher = self._mask_logits(student), self._mask_logits(teacher)
         background = teacher.float().softmax(1)[:, 0]  # (B, h, w)
         weight = 1 - (1 - self.distill_background) * background
         return distill.softened_kl(student.float(), teacher.float(), temperature, weight)
@@ -98,11 +98,15 @@ class Segmentation(Task):
     def decode(self, raw, stride, sizes):
         masks = []
         # a pixel's logits side by side: a third of the time
-        raw = raw[:, : len(self.classes)].float().contiguous(memory_format=torch.channels_last)
+        raw = self._mask_logits(raw).float().contiguous(memory_format=torch.channels_last)
         for logits, size in zip(raw.split(1), sizes, strict=True):
             full = interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)[0]
             masks.append({"mask": full.permute(1, 2, 0).argmax(-1).to(torch.uint8)})  # (H, W)
         return masks
+
+    def _mask_logits(self, raw: Tensor) -> Tensor:
+        """Without what the second branch predicts."""
+        return raw[:, : len(self.classes)]
 
     def make_metric(self) -> IouMetric:
         return IouMetric(self.classes)
