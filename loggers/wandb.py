@@ -74,6 +74,7 @@ def _mode() -> str:
 
 
 def _has_key() -> bool:
+    wandb.setup(wandb.Settings(silent=True))  # a login that is not silent asks the server for the user's name
     try:
         return bool(wandb.login(prompt=False, verify=False))
     except wandb.errors.Error as error:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -249,18 +250,31 @@ def test_baselines_log_into_their_own_folders(tmp_path, server, finished):
         ({"WANDB_MODE": "off-line"}, "did you mean 'offline'"),
     ],
 )
-def test_wandb_mode_never_waits_for_a_login(tmp_path, given, said):
+def test_wandb_mode_waits_neither_for_a_login_nor_for_a_network(tmp_path, given, said):
     pytest.importorskip("wandb")
     environment = {
         name: value for name, value in ENVIRONMENT.items() if not name.startswith("WANDB_") and name != "NETRC"
     }
-    environment |= {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)} | given
     code = "import loggers.wandb as w; w.WeightsAndBiases.check(); print(w._mode())"
-    command = [sys.executable, "-c", code]
-    ended = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    assert said in ended.stdout + ended.stderr
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        environment |= {
+            "HOME": str(tmp_path),
+            "XDG_CONFIG_HOME": str(tmp_path),
+            "WANDB_BASE_URL": f"http://127.0.0.1:{server.getsockname()[1]}",
+        }
+        ended = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=REPOSITORY,
+            env=environment | given,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+        assert said in ended.stdout + ended.stderr
+        with pytest.raises(BlockingIOError):  # nobody has called: to begin a run must not wait for a network
+            server.accept()
     assert not os.listdir(REPOSITORY / "loggers").count("run_id.txt")
 
 
