@@ -7,9 +7,11 @@ from efficientnet_lite_pytorch import EfficientNet as LitePackage
 from efficientnet_pytorch import EfficientNet as Package
 from small_model import state_of, used_norms
 from torch import nn
+from torch.nn.functional import conv2d
 
 import registry
 from backbones import Backbone
+from backbones.efficientnet_lite import ReLU6
 from errors import UserError
 from models import build, norm_maker
 from necks import Neck
@@ -69,6 +71,25 @@ def test_bit_equal_to_the_packages_own_forward(name, training):
     assert torch.equal(backbone(images)[32], expected)
     after = state_of(own)
     assert all(torch.equal(value, after[key]) for key, value in backbone.net.state_dict().items())
+
+
+def test_relu6_keeps_one_map_for_its_gradient_and_the_next_layer():
+    """torch's own keeps a copy, even in place."""
+    weights = torch.randn(5, 4, 1, 1)
+    before = torch.randn(2, 4, 8, 8) * 6
+    before[0, 0, 0, :3] = torch.tensor([0.0, 6.0, -0.0])
+    gradients, kept = [], []
+    for layer in (ReLU6(), nn.ReLU6()):
+        maps = before.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda saved: (kept[-1].append(saved), saved)[1], lambda saved: saved
+        ):
+            kept.append([])
+            conv2d(layer(maps * 1.0), weights).square().sum().backward()
+        gradients.append(maps.grad)
+    assert torch.equal(*gradients) and gradients[0].count_nonzero()
+    ours, torchs = ({value.data_ptr() for value in saved if value.shape == before.shape} for saved in kept)
+    assert (len(ours), len(torchs)) == (1, 2)
 
 
 def test_there_is_no_stochastic_depth_unless_asked_for():
