@@ -23,11 +23,11 @@ from models import build, build_model
 from pictures import draw_forgotten
 from plot_log import plot_runs
 from recipe import Recipe
-from recipe_parser import make_recipe, read_recipe, single_task
+from recipe_parser import decisive, make_recipe, read_recipe, single_task
 from replay import Memory
 from results import LIMIT, verdict
 from run import Run
-from runlog import CONFIG, LOG, RESULTS
+from runlog import CONFIG, LOG, read_results
 from seeding import seed_of
 from splits import open_train_and_val
 from strategies import Strategy
@@ -106,8 +106,8 @@ def start(options: argparse.Namespace) -> tuple[Run, dict | None]:
         _begin(folder, recipe)
     logger = logger_class(folder, recipe.resolved, progress.first_redone(state))
     run = Run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task), logger)
-    if (folder / RESULTS).is_file():
-        run.single = json.loads((folder / RESULTS).read_text())["baseline"]["single"]
+    if results := read_results(folder, "baseline"):
+        run.single = results["baseline"]["single"]
     return run, state
 
 
@@ -179,16 +179,17 @@ def draw(run) -> None:
 
 def _identity(recipe: Recipe, name: str, run: Run) -> str:
     """Changes with all that a single-task score depends on: recipe, training images, val images."""
-    plain = {key: value for key, value in recipe.resolved.items() if key not in ("data_root", "eval_every")}
-    plain["stages"] = {name: plain["stages"][name]}
-    text = json.dumps(plain, sort_keys=True) + run.splits[name].fingerprint() + run.val[name].fingerprint()
+    text = (
+        json.dumps(decisive(recipe, name), sort_keys=True)
+        + run.splits[name].fingerprint()
+        + run.val[name].fingerprint()
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _finished(folder: Path, name: str) -> dict | None:
-    if not (folder / RESULTS).is_file() or not (folder / "final.pt").is_file():
-        return None
-    return json.loads((folder / RESULTS).read_text())["scores"][0][name]
+    results = read_results(folder, "scores")
+    return results["scores"][0][name] if results and (folder / "final.pt").is_file() else None
 
 
 def table(results: dict, labels: dict[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterable
 
@@ -16,6 +17,14 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     guess = f"; did you mean '{close[0]}'?" if close else ""
     return f"{guess} (allowed: {', '.join(names) or 'nothing'})"
+
+
+def in_range(where: str, least: float, most: float = math.inf, /, **options: float) -> None:
+    """UserError for the first of the options that is not a number within [least, most]; `where` ends with its dot."""
+    for name, value in options.items():
+        if not (math.isfinite(value) and least <= value <= most):
+            expected = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+            raise UserError(f"{where}{name} is {value}, expected {expected}")
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:

@@ -1,7 +1,6 @@
 """python eval.py --weights RUN/final.pt --data_root DL_data --tasks all: scores, drops against baselines, rules."""
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ from command_line import choose_device
 from errors import UserError, command
 from evaluation import choose_tasks, evaluate
 from files import write_json
+from recipe import Recipe
 from results import LIMIT, drop_percent, drop_points, verdict
 from rules import Rule, check_rules
-from runlog import RESULTS
+from runlog import RESULTS, read_results
 from splits import open_splits
 from tasks import Task
 
@@ -24,19 +24,25 @@ def main(argv: list[str] | None = None) -> int:
     """Score a checkpoint on val, print what is asked for, write the same as JSON."""
     flags = _parse(argv)
     device = choose_device(flags.device)
+    if flags.json and Path(flags.json).name == RESULTS:
+        raise UserError(f"{flags.json}: a run keeps its score matrix under this name; choose another file for --json")
     model, tasks, recipe, content = checkpoint.restore(Path(flags.weights), device)
-    recipe = replace(recipe, data_root=flags.data_root or recipe.data_root)
+    recipe = replace(recipe, data_root=flags.data_root or recipe.data_root, fold=None if flags.val else recipe.fold)
     names = choose_tasks(flags.tasks, tasks)
+    _refuse_shared_baselines(flags, {n: tasks[n].flag for n in names})
     splits = open_splits(recipe, [recipe.stages[n] for n in names], "val", {n: tasks[n].classes for n in names})
     scores = {n: evaluate(model, n, tasks[n], splits[n], recipe.image_size, device) for n in names}
-    results = _results_beside(Path(flags.weights))
+    results = read_results(Path(flags.weights).parent, "baseline", "seconds")
     report = {"weights": flags.weights, "data_root": recipe.data_root, "scores": scores}
     report["drops"] = {n: _drops(tasks[n], scores[n], _baselines(n, tasks[n], results, flags)) for n in names}
     for name in names:
+        print(f"{name}: {len(splits[name])} images of {_source(recipe)}")
         _print_scores(tasks[name], scores[name])
     _print_drops(tasks, report["drops"])
     if flags.rules:
-        rules = check_rules(model, results, content["memory"], device)
+        rows = {n: kinds.get("given") or kinds["single"] for n, kinds in report["drops"].items()}
+        drops = {n: (row["drop_percent"], row["verdict"]) for n, row in rows.items()}
+        rules = check_rules(model, drops, results and results["seconds"], content["memory"], device)
         report["rules"] = [asdict(rule) for rule in rules]
         _print_rules(rules)
     if flags.json:
@@ -52,6 +58,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="checkpoint, RUN/final.pt or RUN/stageN_NAME.pt")
     parser.add_argument("--data_root", help="folder of the data sets (default: the recipe's)")
     parser.add_argument("--tasks", nargs="+", default=["all"], help="all (default), or some of seg det cls …")
+    parser.add_argument(
+        "--val", action="store_true", help="score val, also where the recipe holds a fold of the training set out"
+    )
     parser.add_argument("--json", help="write everything printed to this file too")
     parser.add_argument("--rules", action="store_true", help="check the challenge's rules")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -69,15 +78,16 @@ def _share(text: str) -> float:
     return value
 
 
-def _results_beside(weights: Path) -> dict | None:
-    """The run's results.json, where the checkpoint lies in its run's folder."""
-    path = weights.parent / RESULTS
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); move it away, or give --base_* figures") from error
+def _refuse_shared_baselines(flags: argparse.Namespace, flag_of: dict[str, str]) -> None:
+    """A figure given is one task's: UserError where several of the tasks scored go by its flag."""
+    for flag in set(flag_of.values()):
+        names = [name for name, own in flag_of.items() if own == flag]
+        if len(names) > 1 and getattr(flags, f"base_{flag}") is not None:
+            raise UserError(f"--base_{flag} is one baseline for {' and '.join(names)}; choose one of them with --tasks")
+
+
+def _source(recipe: Recipe) -> str:
+    return "val" if recipe.fold is None else f"fold {recipe.fold} of the training set, held out (--val: score val)"
 
 
 def _baselines(name: str, task: Task, results: dict | None, flags: argparse.Namespace) -> dict[str, float | None]:

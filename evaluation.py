@@ -37,9 +37,9 @@ def predict_all(model: OneHead, tasks: dict[str, Task], images: torch.Tensor, si
 
 
 def choose_tasks(wanted: Iterable[str], learned: Iterable[str]) -> list[str]:
-    """The tasks wanted, each once; ["all"]: all that are learned. UserError for one that is not."""
+    """The tasks wanted, each once; "all" among them: all that are learned. UserError for one that is not."""
     wanted, learned = list(wanted), list(learned)
-    if wanted == ["all"]:
+    if "all" in wanted:
         return learned
     for name in wanted:
         if name not in learned:

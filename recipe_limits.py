@@ -2,7 +2,7 @@
 
 import math
 
-from errors import UserError, nearest
+from errors import UserError, in_range, nearest
 
 FOLDS = 5  # that a training set can be cut into for tuning
 
@@ -60,9 +60,5 @@ def _check_stage(recipe, stage) -> None:
 def _within(place, prefix: str, limits: dict[str, tuple[float, float]]) -> None:
     for key, (least, most) in limits.items():
         value = getattr(place, key)
-        if value is not None and not least <= value <= most:  # false for NaN too
-            raise UserError(
-                f"{prefix}{key} is {value}, expected {least} or more"
-                if most in (math.inf, 1e6)
-                else f"{prefix}{key} is {value}, expected {least} to {most}"
-            )
+        if value is not None:
+            in_range(prefix, least, most, **{key: value})

@@ -41,8 +41,7 @@ def summarise(tasks: list[str], metrics: dict[str, str], scores: list[dict[str, 
     stage = {task: matrix[i][i] if i < len(matrix) else None for i, task in enumerate(tasks)}
     baseline = {"single": {task: single.get(task) for task in tasks}, "stage": stage}
     old = range(len(tasks) - 1) if done else []
-    moved = [matrix[-1][i] - matrix[i][i] for i in old if None not in (matrix[-1][i], matrix[i][i])]
-    learned = [value for value in last if value is not None]
+    pairs = [(matrix[i][i], matrix[-1][i]) for i in old]
     return {
         "tasks": tasks,
         "metrics": metrics,
@@ -52,11 +51,16 @@ def summarise(tasks: list[str], metrics: dict[str, str], scores: list[dict[str, 
         "baseline": baseline,
         "drop_percent": {kind: {t: drop_percent(b[t], final[t]) for t in tasks} for kind, b in baseline.items()},
         "drop_points": {kind: {t: drop_points(b[t], final[t]) for t in tasks} for kind, b in baseline.items()},
-        "bwt": math.fsum(moved) / len(moved) if moved else None,
-        "acc": math.fsum(learned) / len(learned) if done and learned else None,
+        "bwt": _mean([None if None in pair else pair[1] - pair[0] for pair in pairs]),
+        "acc": _mean(last) if done else None,
         "forgetting": {task: _forgetting(matrix, i) for i, task in enumerate(tasks)},
         "intransigence": {t: drop_points(baseline["single"][t], stage[t]) for t in tasks},
     }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    """None where there is no value, or one is undefined: the mean of the others would be another measure."""
+    return math.fsum(values) / len(values) if values and None not in values else None
 
 
 def _forgetting(matrix: list[list[float | None]], task: int) -> float | None:

@@ -70,11 +70,15 @@ def report_epoch(run: Run, epoch: int, averages: dict[str, float], scores: dict[
             sums[source] = sums.get(source, 0.0) + value
     losses = " + ".join(f"{source} {value:.2f}" for source, value in sums.items())
     figures = [f"loss {averages['total']:.2f} = {losses}"]
-    figures += [f"{name} {run.tasks[name].label} {value or 0:.3f}" for name, value in run.shown.items()]
+    figures += [f"{name} {run.tasks[name].label} {_shown(value)}" for name, value in run.shown.items()]
     if bar.disable:
         print(f"{run.stage.name} {epoch + 1}/{run.stage.epochs}: {', '.join(figures)}", flush=True)
     else:
         bar.set_postfix_str(", ".join(figures))
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
 
 
 def write_results(run: Run) -> dict:

@@ -56,6 +56,17 @@ def read_log(run: Path) -> list[dict]:
     return records
 
 
+def read_results(run: Path, *fields: str) -> dict | None:
+    """RUN/results.json, None where there is none; UserError if it is not an object with these fields."""
+    path = Path(run) / RESULTS
+    if not path.is_file():
+        return None
+    content = parse_object(path.read_bytes())
+    if content is None or not content.keys() >= set(fields):
+        raise UserError(f"{path}: expected a run's results, an object with {', '.join(fields)}; move the file away")
+    return content
+
+
 def parse_object(text: bytes) -> dict | None:
     """None if the text is not a JSON object."""
     try:

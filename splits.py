@@ -5,7 +5,7 @@ from pathlib import Path
 
 import registry
 from data import Dataset, Subset
-from data.loader import Split
+from data.loader import Budget, Split
 from data.validate import findings, listing, open_with_findings
 from errors import UserError
 from recipe import Recipe, Stage
@@ -42,7 +42,7 @@ def _refuse(recipe: Recipe, found: list[str]) -> None:
 def _read(recipe: Recipe, stages: list[Stage], which: str, classes: dict) -> tuple[dict[str, Split], list[str]]:
     root = Path(recipe.data_root)
     splits, found = {}, []
-    budget = MEMORY_BUDGET // (2 * len(recipe.stages))
+    budget = Budget(MEMORY_BUDGET // 2)
     for stage in stages:
         source = "train" if recipe.fold is not None else which
         dataset, problems = _open(stage, root, source, classes.get(stage.name))

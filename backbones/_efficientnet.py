@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from backbones import Backbone
-from errors import UserError
+from errors import UserError, in_range
 
 
 class EfficientNetTaps(Backbone):
@@ -18,6 +18,7 @@ class EfficientNetTaps(Backbone):
         super().__init__()
         if frozen_stride not in (0, 2, 4, 8, 16):
             raise UserError(f"backbone.frozen_stride is {frozen_stride}, expected 0, 2, 4, 8 or 16")
+        in_range("backbone.", 0, 1, drop_connect=drop_connect)
         self.net = net
         self.drop_connect = drop_connect
         _pad_inside_convolutions(net)

@@ -4,13 +4,14 @@ Resumable: what is finished is skipped, what was interrupted goes on.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks import readme
 from errors import UserError, command
+from recipe_parser import make_recipe, read_recipe
+from runlog import CONFIG, read_results
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/record", help="Where the runs lie.")
     options = parser.parse_args(argv)
     folders = [options.runs / f"{options.config.stem}-seed{seed}" for seed in options.seeds]
+    begun = [(seed, folder) for seed, folder in zip(options.seeds, folders, strict=True) if (folder / CONFIG).is_file()]
+    for seed, folder in begun:
+        _refuse_another_recipe(options, seed, folder)
     for seed, folder in zip(options.seeds, folders, strict=True):
         if not _finished(folder):
             _train(options, seed, folder)
@@ -31,16 +35,27 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _finished(folder: Path) -> bool:
-    results = folder / "results.json"
-    return results.is_file() and None not in json.loads(results.read_text())["drop_percent"]["single"].values()
+    results = read_results(folder, "drop_percent")
+    return results is not None and None not in results["drop_percent"]["single"].values()
+
+
+def _refuse_another_recipe(options: argparse.Namespace, seed: int, folder: Path) -> None:
+    """A folder's figures may only be taken for those of the recipe as it is now; the data may have moved."""
+    saved = make_recipe(read_recipe(folder / CONFIG), source=str(folder / CONFIG))[0].resolved
+    wanted = make_recipe(read_recipe(options.config), ["--seed", str(seed)])[0].resolved
+    other = [key for key in wanted if key != "data_root" and wanted[key] != saved.get(key)]
+    if other:
+        raise UserError(
+            f"{folder}: was not trained by {options.config} as it is now ({', '.join(other)}: another value); move the folder "
+            "away, or choose another --runs"
+        )
 
 
 def _train(options: argparse.Namespace, seed: int, folder: Path) -> None:
     words = [sys.executable, ROOT / "train.py", "--baselines", "--run_dir", folder]
-    if (folder / "config.yaml").is_file():
+    words += ["--config", options.config, "--seed", seed, "--data_root", options.data_root]
+    if (folder / CONFIG).is_file():
         words.append("--resume")
-    else:
-        words += ["--config", options.config, "--seed", seed, "--data_root", options.data_root]
     if subprocess.run(list(map(str, words)), cwd=ROOT).returncode:
         raise UserError(
             f"{folder}: training ended early, see above; mend what it says, then give the same command again"

@@ -22,7 +22,7 @@ import environment
 import train
 from benchmarks.loops import decode_by_loop
 from data.loader import steps_per_epoch
-from errors import command
+from errors import UserError, command
 from evaluation import evaluate, evaluating
 from files import write_json
 from models import build
@@ -238,7 +238,9 @@ def _peak_of_run(recipe: Recipe, folder: Path, epochs: int) -> float:
         32,
     ]
     argv = [sys.executable, "train.py", *words, "--run_dir", folder / "run", "--device", "cpu"]
-    subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, check=True)
+    ended = subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, text=True)
+    if ended.returncode:
+        raise UserError(f"{folder}: train.py ended with exit code {ended.returncode}: {ended.stderr.strip()[-2000:]}")
     return json.loads((folder / "run" / RESULTS).read_text())["memory"][name] / 1e9
 
 
@@ -262,10 +264,10 @@ MEASURES = (
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.split(": ", 1)[1])
     parser.add_argument("--config", type=Path, default=ROOT / "configs/onehead.yaml", help="Recipe with three stages.")
-    parser.add_argument("--data_root", type=str, default="DL_data", help="Folder of the data sets.")
+    parser.add_argument("--data_root", type=Path, default=ROOT / "DL_data", help="Folder of the data sets.")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks/speed.json", help="Where the figures go.")
     options = parser.parse_args(argv)
-    recipe = make_recipe(read_recipe(options.config), ["--data_root", options.data_root])[0]
+    recipe = make_recipe(read_recipe(options.config), ["--data_root", str(options.data_root.resolve())])[0]
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         for measure in MEASURES:

@@ -31,13 +31,20 @@ class Batch:
     origin: str = "stage"
 
 
-class Split:
-    """A dataset's split; decoded samples stay in memory (uint8) as long as `budget_bytes` lasts, the rest is decoded anew."""
+@dataclass
+class Budget:
+    """Bytes left for decoded samples, of one split or of several together."""
 
-    def __init__(self, dataset: Dataset, budget_bytes: int = 1 << 30):
+    left: int = 1 << 30
+
+
+class Split:
+    """A dataset's split; decoded samples stay in memory (uint8) as long as the budget lasts, the rest is decoded anew."""
+
+    def __init__(self, dataset: Dataset, budget: Budget | None = None):
         self.dataset = dataset
         self._kept: dict[int, Sample] = {}
-        self._left = budget_bytes
+        self._budget = budget or Budget()
         self._digests: dict[int, int] = {}
         self._index_of = {id_: index for index, id_ in enumerate(dataset.ids)}
 
@@ -49,9 +56,9 @@ class Split:
         tensors = [sample.image, *sample.target.values()]
         self._digests[index] = zlib.crc32(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors))
         size = sample.image.numel() + sum(value.nbytes for value in sample.target.values())
-        if index not in self._kept and size <= self._left:
+        if index not in self._kept and size <= self._budget.left:
             self._kept[index] = sample
-            self._left -= size
+            self._budget.left -= size
 
     def sample(self, index: int) -> Sample:
         if index not in self._kept:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from errors import in_range
 from necks import Neck, conv_norm_relu
 
 
@@ -19,6 +20,7 @@ class Concat(Neck):
 
     def __init__(self, backbone_channels: dict[int, int], make_norm, *, mid_channels: int = 512, channels: int = 256):
         super().__init__()
+        in_range("neck.", 1, mid_channels=mid_channels, channels=channels)
         self.reduce = conv_norm_relu(backbone_channels[16] + backbone_channels[32], mid_channels, 1, make_norm)
         self.mix = conv_norm_relu(mid_channels, channels, 3, make_norm)
         self.out_channels = channels

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from errors import UserError
+from errors import UserError, in_range
 from necks import Neck, Residual
 
 
@@ -33,6 +33,7 @@ class Fpn(Neck):
         super().__init__()
         if stride not in (8, 16):
             raise UserError(f"neck.stride is {stride}, expected 8 or 16")
+        in_range("neck.", 1, channels=channels)
         self.stride = stride
         self.out_channels = channels
         self.lateral = nn.ModuleDict(

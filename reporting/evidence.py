@@ -9,7 +9,7 @@ import torch
 import checkpoint
 import registry
 from data import Dataset
-from data.loader import Split
+from data.loader import Budget, Split
 from errors import UserError
 from evaluation import feed
 from metrics import PerImage
@@ -51,7 +51,7 @@ def open_images(record: RunRecord, snapshots: list[Snapshot], data_root: str | N
         )
     try:
         val = open_splits(recipe, [recipe.stages[name] for name in classes], "val", classes)
-        train = {name: Split(_training_set(recipe, name, classes[name]), budget_bytes=0) for name in classes}
+        train = {name: Split(_training_set(recipe, name, classes[name]), Budget(0)) for name in classes}
     except UserError as error:
         if data_root is not None:
             raise

@@ -11,7 +11,7 @@ from errors import UserError
 from history import History
 from pictures import stage_checkpoints
 from recipe import Recipe
-from recipe_parser import make_recipe, single_task
+from recipe_parser import decisive, make_recipe, single_task
 from runlog import CONFIG, RESULTS, parse_object
 
 _EXTRAS = {"replay": dict, "seconds": dict, "memory": dict, "parameters": int}  # beside what History reads
@@ -141,14 +141,13 @@ def snapshots(record: RunRecord) -> tuple[list[Snapshot], list[str]]:
 
 def _single_checkpoint(record: RunRecord, task: str, score: float) -> Path | None:
     """Of the run that gave the single-task baseline: beside the run, of the same recipe, with that very score."""
-    wanted = single_task(record.recipe, task).resolved
+    wanted = decisive(single_task(record.recipe, task), task)
     for path in sorted((record.folder.resolve().parent / "baselines").glob(f"{task}-*/final.pt")):
         try:
-            recipe = make_recipe(yaml.safe_load((path.parent / CONFIG).read_text()))[0].resolved
+            recipe = decisive(make_recipe(yaml.safe_load((path.parent / CONFIG).read_text()))[0], task)
             matrix = json.loads((path.parent / RESULTS).read_text())["matrix"]
         except (OSError, ValueError, yaml.YAMLError, KeyError, UserError):
             continue  # an unfinished or damaged baseline of whatever run is not this one's
-        where = {"data_root": None, "eval_every": 0}  # neither changes the network
-        if recipe | where == wanted | where and matrix == [[score]]:
+        if recipe == wanted and matrix == [[score]]:
             return path
     return None

@@ -52,7 +52,13 @@ class Lwf(Strategy):
         check_weights("lwf.weights", self.weights | dict.fromkeys(by_stage, 1.0), recipe.stages)
         for old, weights in by_stage.items():
             check_weights(f"lwf.weights.{old}", weights, recipe.stages)
-        check_weights("lwf.features", self.features, recipe.trunk_parts())
+        one_map = [part for part in recipe.trunk_parts() if part != "backbone"]  # the backbone has one at each stride
+        check_weights("lwf.features", self.features, one_map)
+        if self.images == "replayed" and not ("replay" in recipe.strategies and recipe.memory_per_task != 0):
+            raise UserError(
+                "strategies.lwf.images is replayed, but no image is: add strategies.replay and memory_per_task, or choose "
+                "new or both"
+            )
         by_task = self.temperature if isinstance(self.temperature, dict) else {"": self.temperature}
         if by_task is self.temperature:
             check_weights("lwf.temperature", by_task, recipe.stages)
@@ -68,19 +74,22 @@ class Lwf(Strategy):
     def losses(self, run, step):
         if not self.old:
             return {}
-        maps, raw = self.teacher(step.images, step.maps)
+        asked = self._asked(step)
+        if asked.start == asked.stop:
+            return {}
+        maps, raw = self.teacher(step.images[asked], {part: _cut(value, asked) for part, value in step.maps.items()})
         terms = {}
         for task in self.old:
             rows, weight = self._rows(step, task), self._weight(task, run.stage.name)
             if not rows or weight == 0:
                 continue
             temperature = self.temperature.get(task, 2.0) if isinstance(self.temperature, dict) else self.temperature
-            student, wanted = _take(step.raw[task], rows), _take(raw[task], rows)
+            student, wanted = _take(step.raw[task], rows), _take(raw[task], rows, asked.start)
             terms[task] = weight * run.tasks[task].distill_loss(student, wanted, temperature)
         every = self._rows(step, None)
         for part, weight in self.features.items():
             if every and weight:
-                student, wanted = _take(step.maps[part], every), _take(maps[part], every)
+                student, wanted = _take(step.maps[part], every), _take(maps[part], every, asked.start)
                 terms[part] = weight * map_distance(student, wanted, self.relative)
         return terms
 
@@ -90,6 +99,13 @@ class Lwf(Strategy):
     def _weight(self, old: str, learning: str) -> float:
         weight = self.weights.get(old, 1.0)
         return weight.get(learning, 1.0) if isinstance(weight, dict) else weight
+
+    def _asked(self, step) -> slice:
+        """Rows that the teacher need answer for."""
+        new = step.rows[0]  # the stage's own images come first
+        return {"new": new, "replayed": slice(new.stop, len(step.images)), "both": slice(0, len(step.images))}[
+            self.images
+        ]
 
     def _rows(self, step, task: str | None) -> list[slice]:
         """Rows on which a task (None: the features) is distilled."""
@@ -115,5 +131,12 @@ class Lwf(Strategy):
             self.teacher.model.load_state_dict(state["teacher"])
 
 
-def _take(values: torch.Tensor, rows: list[slice]) -> torch.Tensor:
-    return values[rows[0]] if len(rows) == 1 else torch.cat([values[r] for r in rows])
+def _take(values: torch.Tensor, rows: list[slice], first: int = 0) -> torch.Tensor:
+    """Some rows of a step; `first`: the step's row with which `values` begins."""
+    taken = [values[r.start - first : r.stop - first] for r in rows]
+    return taken[0] if len(taken) == 1 else torch.cat(taken)
+
+
+def _cut(maps, rows: slice):
+    """Rows of a trunk part's output: a map, or several by stride."""
+    return {stride: value[rows] for stride, value in maps.items()} if isinstance(maps, dict) else maps[rows]

@@ -37,6 +37,8 @@ class Replay(Strategy):
         self.labels = labels
 
     def check(self, recipe):
+        if recipe.memory_per_task == 0:
+            raise UserError("strategies.replay has no memory: memory_per_task is 0; raise it, or leave out replay")
         check_weights("replay.weights", self.weights, recipe.stages)
 
     def batches(self, run):

@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from boxes import select_boxes
+from errors import in_range
 from metrics.detection import CocoMetric
 from tasks import Task
 from tasks._anchor_free import box_predictor
@@ -23,6 +24,8 @@ class Detection(Task):
 
     def __init__(self, classes, *, hidden: int, score_floor: float, nms_iou: float, max_boxes: int):
         super().__init__(classes)
+        in_range("detection.", 1, hidden=hidden, max_boxes=max_boxes)
+        in_range("detection.", 0, 1, score_floor=score_floor, nms_iou=nms_iou)
         self.hidden = hidden
         self.score_floor = score_floor
         self.nms_iou = nms_iou

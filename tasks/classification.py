@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import distill
-from errors import UserError, nearest
+from errors import UserError, in_range, nearest
 from metrics.classification import AccuracyMetric
 from tasks import Task
 from tasks._drawing import colour_of, write_label
@@ -30,6 +30,7 @@ class Classification(Task):
         super().__init__(classes)
         if pooling not in ("avg", "max", "avg+max"):
             raise UserError(f"unknown classification.pooling '{pooling}'{nearest(pooling, ['avg', 'max', 'avg+max'])}")
+        in_range("classification.", 0, 1, label_smoothing=label_smoothing, dropout=dropout)
         self.pooling = pooling
         self.label_smoothing = label_smoothing
         self.dropout = dropout

@@ -4,6 +4,7 @@ from torch import Tensor
 
 import distill
 from boxes import cell_centres, ltrb_to_xyxy
+from errors import in_range
 from tasks._anchor_free import box_losses, initialise_bias, split
 from tasks._detection import Detection
 
@@ -39,6 +40,7 @@ class AnchorFree(Detection):
         max_boxes: int = 100,
     ):
         super().__init__(classes, hidden=hidden, score_floor=score_floor, nms_iou=nms_iou, max_boxes=max_boxes)
+        in_range("detection.", 0, radius=radius, box_weight=box_weight, class_weight=class_weight)
         self.radius = radius
         self.box_weight = box_weight
         self.class_weight = class_weight

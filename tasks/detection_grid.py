@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 
 from boxes import cell_centres, cells_inside, pad_boxes
+from errors import in_range
 from tasks._detection import Detection
 
 
@@ -38,6 +39,7 @@ class Grid(Detection):
         max_boxes: int = 100,
     ):
         super().__init__(classes, hidden=hidden, score_floor=score_floor, nms_iou=nms_iou, max_boxes=max_boxes)
+        in_range("detection.", 0, box_weight=box_weight, empty_weight=empty_weight)
         self.box_weight = box_weight
         self.empty_weight = empty_weight
 

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 import distill
 from data import VOID
-from errors import UserError
+from errors import UserError, in_range
 from metrics.segmentation import IouMetric
 from tasks import Task
 from tasks._anchor_free import box_losses, box_predictor, initialise_bias
@@ -55,9 +55,8 @@ class Segmentation(Task):
         if loss_stride not in (1, 2, 4):
             raise UserError(f"segmentation.loss_stride is {loss_stride}, expected 1, 2 or 4")
         weights = {"background_weight": background_weight, "distill_background": distill_background}
-        for option, value in (weights | {"region_boxes": region_boxes}).items():
-            if not value >= 0:
-                raise UserError(f"segmentation.{option} is {value}, expected 0 or more")
+        in_range("segmentation.", 0, region_boxes=region_boxes, **weights)
+        in_range("segmentation.", 0, 1, label_smoothing=label_smoothing)
         self.loss_stride = loss_stride
         self.class_weights = torch.tensor([background_weight] + [1.0] * (len(self.classes) - 1))
         self.label_smoothing = label_smoothing

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import Dataset, Sample
-from data.loader import Split, ahead, steps_per_epoch
+from data.loader import Budget, Split, ahead, steps_per_epoch
 from data.transforms import Augment, whole_image
 
 VARIED = Augment(zoom_min=0.6, zoom_max=1.6, stretch=1.3, jitter=0.3)
@@ -43,7 +43,7 @@ def batch(split: Split, indices, key="0/seg/images/3", size=32):
 def test_a_view_follows_from_key_and_id_whatever_else_is_in_the_batch():
     split = Split(Noise(6))
     together = batch(split, [0, 3, 5])
-    alone = batch(Split(Noise(6), budget_bytes=0), [3])
+    alone = batch(Split(Noise(6), Budget(0)), [3])
     assert together.ids == ["image 0", "image 3", "image 5"]
     assert torch.equal(together.images[1], alone.images[0])
     assert together.images.dtype == torch.uint8
@@ -55,7 +55,7 @@ def test_a_view_follows_from_key_and_id_whatever_else_is_in_the_batch():
 @pytest.mark.parametrize(("samples", "kept"), [(0, 0), (2, 2), (2.9, 2), (100, 6)])
 def test_samples_stay_decoded_as_long_as_the_budget_lasts(samples, kept):
     dataset = Noise(6)
-    split = Split(dataset, budget_bytes=int(samples * BYTES))
+    split = Split(dataset, Budget(int(samples * BYTES)))
     first = [split.sample(index) for index in range(6)]
     assert dataset.decoded == [1] * 6
     second = [split.sample(index) for index in range(6)]
@@ -63,9 +63,19 @@ def test_samples_stay_decoded_as_long_as_the_budget_lasts(samples, kept):
     assert all(torch.equal(a.image, b.image) and a.id == b.id for a, b in zip(first, second, strict=True))
 
 
+def test_several_splits_share_a_budget():
+    sets, budget = (Noise(3), Noise(3)), Budget(4 * BYTES)
+    splits = [Split(dataset, budget) for dataset in sets]
+    for _ in range(2):
+        for split in splits:
+            for index in range(3):
+                split.sample(index)
+    assert [dataset.decoded for dataset in sets] == [[1] * 3, [1] + [2] * 2]
+
+
 def test_a_sample_kept_by_the_check_is_not_decoded_again():
     dataset = Noise(2)
-    split = Split(dataset, budget_bytes=2 * BYTES)
+    split = Split(dataset, Budget(2 * BYTES))
     for index in (0, 0, 1):  # twice over costs the budget once
         split.keep(index, dataset.read(index))
     split.sample(0)
@@ -78,7 +88,7 @@ def test_the_fingerprint_is_of_every_pixel_whether_kept_or_not(budget):
     def fingerprint(shade: int, count: int = 3) -> str:
         dataset = Noise(count)
         dataset.shade = shade
-        return Split(dataset, budget).fingerprint()
+        return Split(dataset, Budget(budget)).fingerprint()
 
     assert fingerprint(0) == fingerprint(0)
     assert len({fingerprint(0), fingerprint(1), fingerprint(0, 4)}) == 3

@@ -42,7 +42,7 @@ def nudge(run, amount=0.05) -> None:
                 parameter.add_(amount * parameter.std(correction=0) * torch.randn_like(parameter))
 
 
-FEATURES = {"backbone": 0.0, "neck": 1.0, "shared1": 0.5, "shared2": 2.0}
+FEATURES = {"neck": 1.0, "shared1": 0.5, "shared2": 2.0}
 
 
 def test_lwf_of_an_equal_student_is_0_with_gradient_0(tmp_path, tiny_data):

@@ -98,9 +98,7 @@ NO_OPS = {
     "finetune": {"strategies": {"finetune": {}}},
     "lwf, weight 0": {"strategies": {"lwf": {"weights": {"seg": 0.0}, "features": {"neck": 0.0}}}},
     "lwf, weight 0 in this stage": {"strategies": {"lwf": {"weights": {"seg": {"det": 0.0}}}}},
-    "lwf on replayed images, none replayed": {"strategies": {"lwf": {"images": "replayed"}}},
     "ema that keeps nothing": {"strategies": {"ema": {"decay": 0.0}}},
-    "replay of an empty memory": {"strategies": {"replay": {}}, "memory_per_task": 0},
 }
 
 
@@ -163,7 +161,9 @@ def test_order_of_added_terms_matters_by_rounding_only(tmp_path, tiny_data):
         ({"lwf": {"temperature": 0.0}}, "expected more than 0"),
         ({"lwf": {"temperature": {"seg": 2.0, "dett": 1.0}}}, "did you mean 'det'"),
         ({"lwf": {"features": {"shared7": 1.0}}}, "did you mean 'shared"),
+        ({"lwf": {"features": {"backbone": 1.0}}}, "lwf.features has 'backbone'"),
         ({"lwf": {"images": "knew"}}, "did you mean 'new'"),
+        ({"lwf": {"images": "replayed"}}, "images is replayed, but no image is"),
         ({"replay": {"weights": {"clss": 1}}}, "did you mean 'cls'"),
         ({"replay": {"batch_size": 0}}, "expected at least 1"),
         ({"replay": {"selection": "hearding"}}, "did you mean 'herding'"),
