@@ -107,7 +107,7 @@ def start(options: argparse.Namespace) -> tuple[Run, dict | None]:
     logger = logger_class(folder, recipe.resolved, progress.first_redone(state))
     run = Run(recipe, folder, device, model, strategies, splits, val, Memory(recipe.memory_per_task), logger)
     if results := read_results(folder, "baseline"):
-        run.single = results["baseline"]["single"]
+        run.single, run.single_runs = results["baseline"]["single"], results.get("single_runs", {})
     return run, state
 
 
@@ -167,7 +167,7 @@ def baselines(options: argparse.Namespace, run: Run, train) -> dict[str, dict]:
             with alone.logger:
                 train(alone, state)
             done = alone.scores[0][stage.name]
-        single[stage.name] = done
+        single[stage.name], run.single_runs[stage.name] = done, folder.name
     return single
 
 

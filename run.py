@@ -36,6 +36,7 @@ class Run:
     learned: list[str] = field(default_factory=list)  # finished stages
     scores: list[dict] = field(default_factory=list)  # after each finished stage: task → all figures
     single: dict[str, float | None] = field(default_factory=dict)  # single-task baselines, where known
+    single_runs: dict[str, str] = field(default_factory=dict)  # task → folder of its baseline, below baselines/
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory: dict[str, int | None] = field(
         default_factory=dict
@@ -89,6 +90,6 @@ def write_results(run: Run) -> dict:
     content["parameters"] = sum(p.numel() for p in run.model.parameters())
     kept = {"per_task": run.memory.limit, "ids": run.memory.ids, "bytes": run.memory.bytes(run.splits)}
     content |= {"replay": kept, "seconds": {name: round(value, 1) for name, value in run.seconds.items()}}
-    content["memory"] = run.peak_memory
+    content |= {"memory": run.peak_memory, "single_runs": run.single_runs}
     write_json(run.folder / RESULTS, content)
     return content

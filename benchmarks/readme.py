@@ -56,6 +56,8 @@ def _take_in(run: Path) -> None:
     env = json.loads((run / "env.json").read_text())
     env.pop("command")  # holds paths of one machine; the README gives the command
     kept = {"name": run.name, "seed": recipe["seed"], "results": results, "env": env}
+    alone = {task: run.parent / "baselines" / folder / "env.json" for task, folder in results["single_runs"].items()}
+    kept["baselines"] = {task: json.loads(path.read_text())["git"] for task, path in alone.items()}
     (HERE / "results").mkdir(exist_ok=True)
     write_json(HERE / "results" / f"{run.name}.json", kept)
 
@@ -76,7 +78,24 @@ def table(kept: list[dict]) -> str:
     lines += [_row(name, entries) for name, entries in by_recipe(kept).items()]
     machines = {f"{e['env']['processor']}, {e['env']['cores']} cores, {e['env']['date'][:10]}" for e in kept}
     footer = f"Measured on {'; '.join(sorted(machines))}. Scores: right after learning → after the last stage."
-    return "\n".join([*lines, "", footer])
+    sources = "; ".join(f"{name} {_source(entries)}" for name, entries in by_recipe(kept).items())
+    return "\n".join(
+        [*lines, "", footer, f"Threads and code (git revision; in brackets, the single-task runs'): {sources}."]
+    )
+
+
+def _source(entries: list[dict]) -> str:
+    """Threads and revisions that a row's runs were trained with."""
+    threads = sorted({str(entry["env"]["threads"]) for entry in entries})
+    own = sorted({_short(entry["env"]["git"]) for entry in entries})
+    alone = sorted({_short(revision) for entry in entries for revision in entry["baselines"].values()})
+    return f"{'/'.join(threads)}, {', '.join(own)} ({', '.join(alone)})"
+
+
+def _short(revision: str | None) -> str:
+    """A commit's first letters, with what environment.describe says behind it."""
+    commit, *changes = (revision or "unknown").split("+")
+    return "+".join([commit[:7], *changes])
 
 
 def speed_table(measured: dict) -> str:

@@ -36,7 +36,8 @@ def entry(name: str, seed: int, final: float) -> dict:
         "name": name,
         "seed": seed,
         "results": results,
-        "env": {"processor": "P", "cores": 2, "date": "2026-01-02T"},
+        "env": {"processor": "P", "cores": 2, "date": "2026-01-02T", "threads": 1 + seed % 2, "git": f"run{seed}"},
+        "baselines": {"cls": "alone"},
     }
 
 
@@ -47,6 +48,7 @@ def test_a_row_of_several_seeds_gives_mean_and_deviation():
     assert "(seeds 0, 1)" in ours and "0.5000 ± 0.0000 → 0.5000 ± 0.1414" in ours
     assert "(seed 7)" in theirs and "| 0.5000 → 0.4500 |" in theirs and "| +10.0 / +0.0 | – / -1.0 | 3 |" in theirs
     assert "2026-01-02" in table
+    assert "ours 1/2, run0, run1 (alone); theirs 2, run7 (alone)." in table
 
 
 def test_the_picture_shows_mean_and_range_after_every_stage(tmp_path, monkeypatch):
