@@ -23,7 +23,7 @@ from models import build, build_model
 from pictures import draw_forgotten
 from plot_log import plot_runs
 from recipe import Recipe
-from recipe_parser import decisive, make_recipe, read_recipe, single_task
+from recipe_parser import make_recipe, read_recipe, single_task
 from replay import Memory
 from results import LIMIT, verdict
 from run import Run
@@ -179,11 +179,9 @@ def draw(run) -> None:
 
 def _identity(recipe: Recipe, name: str, run: Run) -> str:
     """Changes with all that a single-task score depends on: recipe, training images, val images."""
-    text = (
-        json.dumps(decisive(recipe, name), sort_keys=True)
-        + run.splits[name].fingerprint()
-        + run.val[name].fingerprint()
-    )
+    plain = {key: value for key, value in recipe.resolved.items() if key not in ("data_root", "eval_every")}
+    plain["stages"] = {name: plain["stages"][name]}
+    text = json.dumps(plain, sort_keys=True) + run.splits[name].fingerprint() + run.val[name].fingerprint()
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -79,24 +79,13 @@ def single_task(recipe: Recipe, name: str) -> Recipe:
     """The same recipe for one task alone: its single-task baseline.
 
     The trunk learns at the first stage's rates, the predictor at its own: for the first stage this is that stage itself.
-    A pretrained backbone that the stage leaves as it is stays as it came: 240 images spoil it for some tasks (LOG.md), and a
-    baseline must not be weaker than need be.
     """
-    own = recipe.stages[name].rates
     rates = {part: rate for part, rate in recipe.running()[0].rates.items() if part in recipe.trunk_parts()}
-    rates |= {part: rate for part, rate in own.items() if part == name}
-    if own.get("backbone") == 0 and (recipe.backbone.get("pretrained") or recipe.backbone.get("weights")):
-        rates["backbone"] = 0.0
+    rates |= {part: rate for part, rate in recipe.stages[name].rates.items() if part == name}
     stages = recipe.resolved["stages"]
     return make_recipe(
         {**recipe.resolved, "order": [name], "stages": stages | {name: stages[name] | {"rates": rates}}}
     )[0]
-
-
-def decisive(alone: Recipe, name: str) -> dict:
-    """All of a single-task recipe that its score depends on: not other stages, where the data lie, how often it is scored."""
-    plain = {key: value for key, value in alone.resolved.items() if key not in ("data_root", "eval_every")}
-    return plain | {"stages": {name: plain["stages"][name]}}
 
 
 def _with_named_parts(content: dict, flags: Sequence[str]) -> dict:

@@ -1,6 +1,5 @@
 """A run's folder as a report reads it: what is there, how far it got, and which checkpoints its figures come from."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +10,16 @@ from errors import UserError
 from history import History
 from pictures import stage_checkpoints
 from recipe import Recipe
-from recipe_parser import decisive, make_recipe, single_task
-from runlog import CONFIG, RESULTS, parse_object
+from recipe_parser import make_recipe
+from runlog import CONFIG, RESULTS, parse_object, read_results
 
-_EXTRAS = {"replay": dict, "seconds": dict, "memory": dict, "parameters": int}  # beside what History reads
+_EXTRAS = {
+    "replay": dict,
+    "seconds": dict,
+    "memory": dict,
+    "single_runs": dict,
+    "parameters": int,
+}  # beside what History reads
 
 
 @dataclass(frozen=True)
@@ -135,19 +140,15 @@ def snapshots(record: RunRecord) -> tuple[list[Snapshot], list[str]]:
         elif path := _single_checkpoint(record, name, score):
             found.append(Snapshot(path, "trained alone", None, name))
         else:
-            missing.append(f"The checkpoint of {name} trained alone is not there: no interval against that baseline.")
+            missing.append(
+                f"The checkpoint of {name} trained alone is not there (train.py --resume --baselines): no interval."
+            )
     return found, missing
 
 
 def _single_checkpoint(record: RunRecord, task: str, score: float) -> Path | None:
-    """Of the run that gave the single-task baseline: beside the run, of the same recipe, with that very score."""
-    wanted = decisive(single_task(record.recipe, task), task)
-    for path in sorted((record.folder.resolve().parent / "baselines").glob(f"{task}-*/final.pt")):
-        try:
-            recipe = decisive(make_recipe(yaml.safe_load((path.parent / CONFIG).read_text()))[0], task)
-            matrix = json.loads((path.parent / RESULTS).read_text())["matrix"]
-        except (OSError, ValueError, yaml.YAMLError, KeyError, UserError):
-            continue  # an unfinished or damaged baseline of whatever run is not this one's
-        if recipe == wanted and matrix == [[score]]:
-            return path
-    return None
+    """Of the run that gave the single-task baseline: beside this one, with that very score."""
+    folder = record.folder.resolve().parent / "baselines" / record.results.get("single_runs", {}).get(task, "none")
+    results = read_results(folder, "matrix")
+    fits = results is not None and results["matrix"] == [[score]] and (folder / "final.pt").is_file()
+    return folder / "final.pt" if fits else None

@@ -72,15 +72,6 @@ def test_single_task_recipe():
     assert single_task(turned, "seg").running()[0].rates == {"backbone": 0.0, "seg": 2.0}
 
 
-@pytest.mark.parametrize(("backbone", "rate"), [({"pretrained": True}, 0.0), ({"weights": "own.pt"}, 0.0), ({}, 0.3)])
-def test_a_pretrained_backbone_that_its_stage_freezes_is_frozen_alone(backbone, rate):
-    """A random one must learn somewhere."""
-    stages = {"seg": {"rates": {"backbone": 0.3}}, "det": {"rates": {"backbone": 0.0, "neck": 0.0}}}
-    named = {"name": "efficientnet_lite0", "pretrained": False} | backbone
-    recipe = make_recipe(tiny_recipe("data", stages=stages, backbone=named))[0]
-    assert single_task(recipe, "det").running()[0].rates == {"backbone": rate}
-
-
 @pytest.mark.parametrize("name", ["seg", "det", "cls"])
 def test_the_recipes_of_single_tasks_are_the_baselines_of_onehead(name):
     """The same effective rate of every part, the same epochs and all else."""
