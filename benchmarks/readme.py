@@ -56,7 +56,9 @@ def _take_in(run: Path) -> None:
     env = json.loads((run / "env.json").read_text())
     env.pop("command")  # holds paths of one machine; the README gives the command
     kept = {"name": run.name, "seed": recipe["seed"], "results": results, "env": env}
-    alone = {task: run.parent / "baselines" / folder / "env.json" for task, folder in results["single_runs"].items()}
+    alone = {
+        task: run.parent / "baselines" / folder / "env.json" for task, folder in results.get("single_runs", {}).items()
+    }
     kept["baselines"] = {task: json.loads(path.read_text())["git"] for task, path in alone.items()}
     (HERE / "results").mkdir(exist_ok=True)
     write_json(HERE / "results" / f"{run.name}.json", kept)
@@ -89,7 +91,7 @@ def _source(entries: list[dict]) -> str:
     threads = sorted({str(entry["env"]["threads"]) for entry in entries})
     own = sorted({_short(entry["env"]["git"]) for entry in entries})
     alone = sorted({_short(revision) for entry in entries for revision in entry["baselines"].values()})
-    return f"{'/'.join(threads)}, {', '.join(own)} ({', '.join(alone)})"
+    return f"{'/'.join(threads)}, {', '.join(own)}" + (f" ({', '.join(alone)})" if alone else "")
 
 
 def _short(revision: str | None) -> str:
