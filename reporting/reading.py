@@ -13,13 +13,8 @@ from recipe import Recipe
 from recipe_parser import make_recipe
 from runlog import CONFIG, RESULTS, parse_object, read_results
 
-_EXTRAS = {
-    "replay": dict,
-    "seconds": dict,
-    "memory": dict,
-    "single_runs": dict,
-    "parameters": int,
-}  # beside what History reads
+# beside what History reads
+_EXTRAS = {"replay": dict, "seconds": dict, "memory": dict, "single_runs": dict, "parameters": int}
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ def read_run(folder: Path, name: str) -> RunRecord:
 
 
 def _read_results(path: Path) -> dict | None:
-    results = _read_object(path, "go on with --resume to write it anew, or remove it")
+    results = _read_object(path, "remove it, and go on with --resume to write it anew")
     for field, kind in _EXTRAS.items() if results else ():
         if not isinstance(results.get(field, kind()), kind):
             raise UserError(f"{path}: '{field}' is {results[field]!r}; expected a {kind.__name__}; write it anew")
