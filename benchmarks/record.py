@@ -25,9 +25,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/record", help="Where the runs lie.")
     options = parser.parse_args(argv)
     folders = [options.runs / f"{options.config.stem}-seed{seed}" for seed in options.seeds]
-    begun = [(seed, folder) for seed, folder in zip(options.seeds, folders, strict=True) if (folder / CONFIG).is_file()]
-    for seed, folder in begun:
-        _refuse_another_recipe(options, seed, folder)
+    for seed, folder in zip(options.seeds, folders, strict=True):
+        if (folder / CONFIG).is_file():
+            _refuse_another_recipe(options, seed, folder)
     for seed, folder in zip(options.seeds, folders, strict=True):
         if not _finished(folder):
             _train(options, seed, folder)

@@ -4,7 +4,6 @@ Both sides of a ratio take turns, so that a busy machine slows both; the median 
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from optimisation import make_optimizer, make_scheduler
 from recipe import Recipe
 from recipe_parser import make_recipe, read_recipe
 from run import Run
-from runlog import RESULTS
+from runlog import read_results
 from tasks import Task
 
 ROOT = Path(__file__).parents[1]
@@ -241,7 +240,7 @@ def _peak_of_run(recipe: Recipe, folder: Path, epochs: int) -> float:
     ended = subprocess.run(list(map(str, argv)), cwd=ROOT, capture_output=True, text=True)
     if ended.returncode:
         raise UserError(f"{folder}: train.py ended with exit code {ended.returncode}: {ended.stderr.strip()[-2000:]}")
-    return json.loads((folder / "run" / RESULTS).read_text())["memory"][name] / 1e9
+    return read_results(folder / "run", "memory")["memory"][name] / 1e9
 
 
 def _with(recipe: Recipe, **changes) -> Recipe:

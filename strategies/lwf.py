@@ -74,9 +74,10 @@ class Lwf(Strategy):
     def losses(self, run, step):
         if not self.old:
             return {}
-        asked = self._asked(step)
-        if asked.start == asked.stop:
+        every = self._rows(step, None)
+        if not every:
             return {}
+        asked = slice(every[0].start, every[-1].stop)  # no more than these rows need the teacher's answers
         maps, raw = self.teacher(step.images[asked], {part: _cut(value, asked) for part, value in step.maps.items()})
         terms = {}
         for task in self.old:
@@ -86,9 +87,8 @@ class Lwf(Strategy):
             temperature = self.temperature.get(task, 2.0) if isinstance(self.temperature, dict) else self.temperature
             student, wanted = _take(step.raw[task], rows), _take(raw[task], rows, asked.start)
             terms[task] = weight * run.tasks[task].distill_loss(student, wanted, temperature)
-        every = self._rows(step, None)
         for part, weight in self.features.items():
-            if every and weight:
+            if weight:
                 student, wanted = _take(step.maps[part], every), _take(maps[part], every, asked.start)
                 terms[part] = weight * map_distance(student, wanted, self.relative)
         return terms
@@ -99,13 +99,6 @@ class Lwf(Strategy):
     def _weight(self, old: str, learning: str) -> float:
         weight = self.weights.get(old, 1.0)
         return weight.get(learning, 1.0) if isinstance(weight, dict) else weight
-
-    def _asked(self, step) -> slice:
-        """Rows that the teacher need answer for."""
-        new = step.rows[0]  # the stage's own images come first
-        return {"new": new, "replayed": slice(new.stop, len(step.images)), "both": slice(0, len(step.images))}[
-            self.images
-        ]
 
     def _rows(self, step, task: str | None) -> list[slice]:
         """Rows on which a task (None: the features) is distilled."""
